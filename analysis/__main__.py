@@ -1,0 +1,61 @@
+"""From a study's ledger to its table: ``python -m analysis [STUDY] [--storage DIR]``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from analysis.csv_file import to_csv
+from analysis.errors import UserError
+from analysis.figure import forest_plot, save
+from analysis.markdown import to_markdown
+from analysis.report import Report, make_report
+from analysis.studies import find_study, storage_folder
+from analysis.terminal import LOG_WIDTH, print_report
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print and write the report of one study; return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m analysis", description=__doc__.partition(":")[0])
+    parser.add_argument("study", nargs="?", help="name of the study (default: the one that changed last)")
+    parser.add_argument("--storage", help="folder of the studies (default: $SARX_STORAGE, else results/)")
+    options = parser.parse_args(arguments)
+    try:
+        folder = find_study(storage_folder(options.storage), options.study)
+        report = make_report(folder)
+        paths = write_report(report, folder / "report")
+    except (UserError, OSError) as problem:
+        print(f"python -m analysis: {problem}", file=sys.stderr)
+        return 2
+    console = _console()
+    if options.study is None:
+        console.print(f"the study that changed last: {folder}", markup=False, highlight=False)
+    print_report(report, console)
+    for path in paths:
+        print(path)
+    print("curves and images: just tensorboard")
+    return 0
+
+
+def write_report(report: Report, folder: Path) -> list[Path]:
+    """Write ``table.md``, ``table.csv`` and the figure; return their paths."""
+    folder.mkdir(exist_ok=True)
+    texts = {"table.md": to_markdown(report), "table.csv": to_csv(report.comparison.tidy)}
+    for name, text in texts.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    figures = save(forest_plot(report.study, report.comparison.tidy), folder)
+    return [*(folder / name for name in texts), *figures]
+
+
+def _console() -> Console:
+    """Return a console of the terminal's width; in a log 100 columns, unless COLUMNS says otherwise."""
+    in_log = not sys.stdout.isatty() and "COLUMNS" not in os.environ
+    return Console(width=LOG_WIDTH if in_log else None, highlight=False)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,60 @@
+"""The report as Markdown."""
+
+from __future__ import annotations
+
+import re
+
+from analysis.report import Report
+from analysis.table import Table
+
+_SPECIAL = re.compile(r"([\\`*|\[\]]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))")
+_LEADING = re.compile(r"^([#+=\-~]|\d+(?=[.)]))")
+
+
+def to_markdown(report: Report) -> str:
+    """Return the whole report as GitHub-flavoured Markdown."""
+    study = report.study
+    parts = [f"# {escape(study.name)}"]
+    parts += [escape(study.question)] if study.question else []
+    parts += [f"## {escape(study.budget)}"] if study.budget else []
+    for table in report.tables:
+        parts += [f"### {escape(table.title)}"] if table.title else []
+        parts.append(_table(table))
+    parts.append(_list(report.caption))
+    parts += ["## Missing", _list(report.missing)] if report.missing else []
+    for table in report.extras:
+        parts += [f"### {escape(table.title)}", _table(table)]
+    return "\n\n".join(parts) + "\n"
+
+
+def escape(text: str) -> str:
+    """Return text that Markdown prints as it is: no markup, no HTML, no table bar, one line."""
+    line = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return _LEADING.sub(r"\\\1", _SPECIAL.sub(r"\\\1", line))
+
+
+def _list(sentences: list[str]) -> str:
+    """Return a bullet list."""
+    return "\n".join(f"- {escape(sentence)}" for sentence in sentences)
+
+
+def _table(table: Table) -> str:
+    """Return an aligned table: readable as it is and when rendered."""
+    cells = [
+        [_cell(text, (row, column) in table.bold) for column, text in enumerate(texts)]
+        for row, texts in enumerate(table.rows)
+    ]
+    headings = [_cell(text, False) for text in table.columns]
+    widths = [max(3, *(len(line[column]) for line in [headings, *cells])) for column in range(len(headings))]
+    lines = [headings, ["-" * width for width in widths], *cells]
+    return "\n".join(
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |"
+        for line in lines
+    )
+
+
+def _cell(text: str, bold: bool) -> str:
+    """Return one cell; signs at its start need no escape inside a table."""
+    escaped = _SPECIAL.sub(r"\\\1", " ".join(text.split()))
+    escaped = escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return f"**{escaped}**" if bold else escaped

@@ -1,0 +1,45 @@
+"""Numbers as text: decimals that the interval justifies, no zero before the point."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from analysis.statistics import Array
+
+
+def decimals_for(half_widths: Array) -> int:
+    """Return the decimals that show two digits of a typical half width; 3 where no interval is known."""
+    known = half_widths[np.isfinite(half_widths) & (half_widths > 0)]
+    if len(known) == 0:
+        return 3
+    return max(1, min(6, 1 - math.floor(math.log10(float(np.median(known))))))
+
+
+def number(value: float | None, decimals: int, signed: bool = False) -> str:
+    """Return ``.264`` or ``-1.500`` (``+.019`` if signed); ``-`` for None and NaN."""
+    if value is None or math.isnan(value):
+        return "-"
+    text = f"{value:+.{decimals}f}" if signed else f"{value:.{decimals}f}"
+    if float(text) == 0:
+        text = text.lstrip("+-")  # neither -0 nor +0
+    sign, digits = (text[0], text[1:]) if text[0] in "+-" else ("", text)
+    return sign + (digits[1:] if digits.startswith("0.") else digits)
+
+
+def interval(
+    value: float | None, low: float | None, high: float | None, decimals: int, signed: bool = False
+) -> str:
+    """Return ``.264 [.252, .276]``; without bounds the value alone."""
+    middle = number(value, decimals, signed)
+    if low is None or high is None or math.isnan(low):
+        return middle
+    return f"{middle} [{number(low, decimals, signed)}, {number(high, decimals, signed)}]"
+
+
+def p_value(p: float | None) -> str:
+    """Return ``.031``, ``<.001`` or ``-``."""
+    if p is None or math.isnan(p):
+        return "-"
+    return "<.001" if p < 0.001 else number(p, 3)

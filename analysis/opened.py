@@ -1,0 +1,186 @@
+"""What a study set out to do: its ``study_opened`` events, one per start of the driver."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+import polars as pl
+
+from analysis.errors import UserError
+from sarx.study.ledger_schema import CONFIRM
+
+# What a reader of the table must know if it changed between two starts; True: the change, made after
+# results were on the table, counts as another look at them (protocol 11).
+_WATCHED = {
+    "question": False,
+    "objective": True,
+    "report": True,
+    "reference": True,
+    "arms": False,
+    "trials_per_arm": True,
+    "seeds": True,
+    "steps": True,
+    "selection": True,
+}
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One row of the plan.
+
+    Attributes:
+        arm: name of the arm.
+        level: factor level, '' without factors.
+        parameters: names of the parameters that its search tunes.
+        warnings: what the plan warned about (options that cannot act).
+    """
+
+    arm: str
+    level: str
+    parameters: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Study:
+    """The plan as last opened, and what changed before.
+
+    Attributes:
+        arms: rows in plan order, per level the reference first.
+        primary: the metric of the claims, for example ``test/miou``.
+        secondary: further metrics that are tested, each row and metric a member of one second family.
+        higher_is_better: direction of ``primary``.
+        budget: a heading for the table, '' without.
+        changes: one sentence for each thing that changed between two starts.
+        looks: 1 + the number of such changes, made after confirm results were known.
+    """
+
+    name: str
+    question: str
+    objective: str
+    mode: str
+    primary: str
+    secondary: tuple[str, ...]
+    smallest_effect: float | None
+    higher_is_better: bool
+    reference: str
+    arms: tuple[Arm, ...]
+    trials_per_arm: int
+    seeds: int
+    steps: int | None
+    selection: str
+    budget: str
+    changes: tuple[str, ...] = field(default=())
+    looks: int = 1
+
+    @property
+    def levels(self) -> list[str]:
+        """Return the factor levels in plan order."""
+        return list(dict.fromkeys(arm.level for arm in self.arms))
+
+
+def read_study(events: pl.DataFrame) -> Study:
+    """Return the study of the last ``study_opened``.
+
+    Raises:
+        UserError: no ``study_opened``, or one whose payload lacks what the table needs.
+    """
+    opened = events.filter(pl.col("event") == "study_opened")
+    if opened.is_empty():
+        raise UserError(
+            "the ledger holds no study_opened event: the driver has not begun, or lines are missing"
+        )
+    payloads = [_payload(seq, text) for seq, text in opened.select("seq", "payload").iter_rows()]
+    finished = events.filter((pl.col("event") == "trial_finished") & (pl.col("phase") == CONFIRM))["seq"]
+    first_result = finished.min()
+    changes: list[str] = []
+    looks = 1
+    for number, (before, after, seq) in enumerate(
+        zip(payloads, payloads[1:], opened["seq"].to_list()[1:], strict=False), start=2
+    ):
+        changed = [key for key in _WATCHED if before.get(key) != after.get(key)]
+        known = isinstance(first_result, int) and first_result < seq
+        looks += known and any(_WATCHED[key] for key in changed)
+        when = "after confirm results were known" if known else "before any confirm result"
+        changes += [f"start {number}, {when}: {_change(key, before, after)}" for key in changed]
+    return _study(payloads[-1], tuple(changes), looks)
+
+
+def _payload(seq: int, text: str | None) -> dict[str, Any]:
+    """Return the payload of one ``study_opened``, with the keys that the table cannot do without."""
+    try:
+        payload = json.loads(text or "")
+    except ValueError as problem:
+        raise UserError(f"ledger event {seq} (study_opened): its payload is not JSON: {problem}") from None
+    needed = ("study", "report", "reference", "arms", "seeds")
+    missing = [key for key in needed if not isinstance(payload, dict) or payload.get(key) is None]
+    if missing or "primary" not in payload["report"]:
+        raise UserError(
+            f"ledger event {seq} (study_opened): its payload lacks {', '.join(missing or ['report.primary'])}"
+        )
+    return dict(payload)
+
+
+def _study(payload: dict[str, Any], changes: tuple[str, ...], looks: int) -> Study:
+    """Build the study from the last payload."""
+    report, objective = payload["report"], payload.get("objective") or {}
+    secondary = report.get("secondary") or []
+    reference = payload["reference"]
+    arms = [
+        Arm(
+            row["arm"],
+            row.get("level") or "",
+            tuple(row.get("parameters") or ()),
+            tuple(row.get("warnings") or ()),
+        )
+        for row in payload["arms"]
+    ]
+    levels = list(dict.fromkeys(arm.level for arm in arms))
+    arms.sort(key=lambda arm: (levels.index(arm.level), arm.arm != reference))
+    metric, mode = objective.get("metric") or "", objective.get("mode") or "max"
+    return Study(
+        name=payload["study"],
+        question=" ".join((payload.get("question") or "").split()),
+        objective=metric,
+        mode=mode,
+        primary=report["primary"],
+        secondary=(secondary,) if isinstance(secondary, str) else tuple(secondary),
+        smallest_effect=report.get("smallest_effect"),
+        higher_is_better=_higher_is_better(report["primary"], metric, mode),
+        reference=reference,
+        arms=tuple(arms),
+        trials_per_arm=payload.get("trials_per_arm") or 0,
+        seeds=payload["seeds"],
+        steps=payload.get("steps"),
+        selection=payload.get("selection") or metric.partition("/")[0],
+        budget=payload.get("budget") or "",
+        changes=changes,
+        looks=looks,
+    )
+
+
+def _higher_is_better(primary: str, objective: str, mode: str) -> bool:
+    """Return the direction of the primary metric: the objective's if of the same name, else by its name."""
+    name = primary.rpartition("/")[2]
+    if name == objective.rpartition("/")[2]:
+        return mode == "max"
+    return not any(word in name for word in ("loss", "error", "nll", "ece", "brier"))
+
+
+def _change(key: str, before: dict[str, Any], after: dict[str, Any]) -> str:
+    """Return one sentence on what changed: both values, or for arms the names that came and went."""
+    if key != "arms":
+        return f"{key} {_short(before.get(key))} -> {_short(after.get(key))}"
+    names = [{(row["arm"], row.get("level") or "") for row in payload["arms"]} for payload in (before, after)]
+    added = sorted({arm for arm, _ in names[1] - names[0]})
+    removed = sorted({arm for arm, _ in names[0] - names[1]})
+    parts = [f"{word} {', '.join(arms)}" for word, arms in (("added", added), ("removed", removed)) if arms]
+    return f"arms: {'; '.join(parts) or 'overrides or parameters changed'}"
+
+
+def _short(value: object) -> str:
+    """Return a value as short JSON."""
+    text = json.dumps(value)
+    return text if len(text) <= 80 else text[:77] + "..."

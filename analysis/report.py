@@ -1,0 +1,70 @@
+"""A study's report, free of any format: headings, tables and sentences."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from analysis.caption import Facts, caption, missing
+from analysis.comparison import Comparison, compare
+from analysis.ledger import read_ledger
+from analysis.opened import Study, read_study
+from analysis.results import code_versions, confirm_metrics, confirm_trials, rows_with_winner, search_summary
+from analysis.table import Table, diagnostics_table, level_table, search_table
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that the writers print.
+
+    Attributes:
+        tables: one per level, in plan order.
+        extras: the small tables below them (search, gate).
+        caption: statements under the tables.
+        missing: what is not there yet; empty for a complete study.
+    """
+
+    study: Study
+    comparison: Comparison
+    tables: list[Table]
+    extras: list[Table]
+    caption: list[str]
+    missing: list[str]
+
+
+def make_report(folder: Path) -> Report:
+    """Read the ledger of the study in ``folder`` and compute its report.
+
+    Raises:
+        UserError: the ledger is empty, damaged, or lacks its opening.
+    """
+    ledger = read_ledger(folder)
+    events = ledger.events
+    study = read_study(events)
+    trials = confirm_trials(events)
+    comparison = compare(study, trials, confirm_metrics(events, trials))
+    searches = search_summary(events, study)
+    facts = Facts(
+        code_versions(events, trials), ledger.torn, rows_with_winner(events), _left_out(study, trials)
+    )
+    extras = [search_table(study, searches)] if study.trials_per_arm else []
+    gate = diagnostics_table(comparison)
+    return Report(
+        study=study,
+        comparison=comparison,
+        tables=[level_table(study, comparison, searches, level) for level in study.levels],
+        extras=extras + ([gate] if gate else []),
+        caption=caption(study, comparison, facts),
+        missing=missing(study, comparison, facts),
+    )
+
+
+def _left_out(study: Study, trials: pl.DataFrame) -> int:
+    """Return the number of finished confirm trials that the last plan does not hold."""
+    planned = {(arm.level, arm.arm) for arm in study.arms}
+    finished = trials.filter(pl.col("status") == "finished").select("level", "arm", "index")
+    return sum(
+        (level, arm) not in planned or seed >= study.seeds for level, arm, seed in finished.iter_rows()
+    )

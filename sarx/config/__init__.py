@@ -1,0 +1,1 @@
+"""Configuration: typed options (schema) and their composition from Hydra groups (compose)."""

@@ -1,0 +1,143 @@
+"""Composition of options from the Hydra groups under sarx/conf; the only place that imports Hydra.
+
+A study and the command line say the same things: ``group=name`` chooses a file of a group,
+``group.option=value`` sets one option. Files hold only what differs from the dataclass defaults.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sarx.config.errors import UserError, nearest
+from sarx.config.schema import EXCLUSIVE, GROUPS, TrainConfig, as_dict, build, dotted_keys
+from sarx.config.schema.options import field_types
+
+CONF = Path(__file__).resolve().parents[1] / "conf"
+DEFAULTS = {
+    "data": "digit_scenes",
+    "model": "fcn_lcnet_050",
+    "regularizer": "sar",
+    "loss": "cross_entropy",
+    "optim": "adamw",
+    "training": "quick",
+}
+
+
+def group_names(group: str) -> list[str]:
+    """Return the names of the files in a group."""
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+def compose(
+    overrides: Sequence[str] | Mapping[str, Any], optional: frozenset[str] = frozenset()
+) -> TrainConfig:
+    """Compose and check one training configuration.
+
+    Args:
+        overrides: ``["regularizer=none", "optim.lr=0.01"]`` or the same as a mapping.
+        optional: Keys of ``overrides`` to leave out where the chosen parts do not have them.
+
+    Raises:
+        UserError: For an unknown group, file or key, a wrong type, or a value outside its range.
+    """
+    pairs = dict(overrides) if isinstance(overrides, Mapping) else parse_overrides(overrides)
+    choices = dict(DEFAULTS)
+    for key, value in pairs.items():
+        if key in GROUPS:
+            check_choice(key, value)
+            choices[key] = value
+    values = {
+        group: dict(options) for group, options in compose_groups(tuple(sorted(choices.items()))).items()
+    }
+    full = as_dict(build(values))
+    known = dotted_keys(full)
+    options = {k: v for k, v in pairs.items() if k not in GROUPS and (k in known or k not in optional)}
+    return build(override(full, options))
+
+
+def check_choice(group: str, name: Any) -> None:
+    """Refuse a file that its group does not have."""
+    names = group_names(group)
+    if name not in names:
+        raise UserError(f"there is no {group} called {name!r}; {nearest(str(name), names)}", key=group)
+
+
+def override(values: Mapping[str, Any], pairs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a copy of nested option values with dotted keys replaced.
+
+    Giving one spelling of a quantity that has two (``EXCLUSIVE``) clears the other.
+
+    Raises:
+        UserError: For a key that these groups do not have.
+    """
+    result = {key: dict(part) if isinstance(part, Mapping) else part for key, part in values.items()}
+    known = dotted_keys(values)
+    for key, value in pairs.items():
+        if key in ("seed", "role"):
+            result[key] = value
+            continue
+        if key not in known or key.endswith(".name"):
+            raise UserError(unknown_key(key, values), key=key)
+        group, name = key.split(".")
+        result[group][name] = value
+    for first, second in EXCLUSIVE:
+        for given, other in ((first, second), (second, first)):
+            if pairs.get(given) is not None and other in known and pairs.get(other) is None:
+                group, name = other.split(".")
+                result[group][name] = None
+    return result
+
+
+def unknown_key(key: str, values: Mapping[str, Any]) -> str:
+    """Say why an option key is not known to these groups, and what would be right."""
+    known = [name for name in dotted_keys(values) if not name.endswith(".name")]
+    group, _, name = key.partition(".")
+    elsewhere = [
+        part for part, owner in GROUPS.get(group, {}).items() if name in field_types(owner) and name != "name"
+    ]
+    if elsewhere:
+        return f"{group}={values[group]['name']} has no option {name!r} ({', '.join(elsewhere)} has)"
+    same_group = [option for option in known if option.startswith(f"{group}.")]
+    return f"unknown key; {nearest(key, same_group or known)}"
+
+
+def parse_overrides(texts: Sequence[str]) -> dict[str, Any]:
+    """Read ``key=value`` texts; values are YAML scalars.
+
+    Raises:
+        UserError: For a text without ``=``, an interpolation, or a key given twice.
+    """
+    pairs: dict[str, Any] = {}
+    for text in texts:
+        key, separator, value = text.partition("=")
+        key = key.strip()
+        if not separator or not key:
+            raise UserError(f"{text!r}: expected KEY=VALUE, for example optim.lr=0.01 or regularizer=none")
+        if "${" in value:
+            raise UserError(f"interpolation ({value}) is not allowed; write the value itself", key=key)
+        if key in pairs:
+            raise UserError("given twice", key=key)
+        try:
+            pairs[key] = value if key in GROUPS else yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise UserError(f"cannot read the value {value!r}", key=key) from error
+    return pairs
+
+
+@cache
+def compose_groups(choices: tuple[tuple[str, str], ...]) -> dict[str, dict[str, Any]]:
+    """Let Hydra put the chosen files together; returns group -> option -> value."""
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from omegaconf import OmegaConf
+
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        composed = hydra_compose("train", overrides=[f"{group}={name}" for group, name in choices])
+    plain = OmegaConf.to_container(composed, resolve=False)
+    assert isinstance(plain, dict)
+    return {str(group): dict(options) for group, options in plain.items()}

@@ -1,0 +1,130 @@
+"""All options of one training run, as typed dataclasses of the standard library.
+
+``GROUPS`` is the registry: group -> name -> dataclass. A group with one dataclass lists it under ``*``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from sarx.config.errors import UserError, nearest
+from sarx.config.schema.data import DigitScenesConfig, DigitsLTConfig
+from sarx.config.schema.loss import ClassBalancedConfig, CrossEntropyConfig, LogitAdjustedConfig
+from sarx.config.schema.model import ModelConfig
+from sarx.config.schema.optim import OptimConfig
+from sarx.config.schema.options import check_value, coerce, field_types, option
+from sarx.config.schema.regularizer import NoRegularizerConfig, PrototypeEmaConfig, SarConfig
+from sarx.config.schema.training import TrainingConfig
+
+DataConfig = DigitScenesConfig | DigitsLTConfig
+RegularizerConfig = NoRegularizerConfig | PrototypeEmaConfig | SarConfig
+LossConfig = CrossEntropyConfig | LogitAdjustedConfig | ClassBalancedConfig
+
+GROUPS: dict[str, dict[str, type]] = {
+    "data": {"digit_scenes": DigitScenesConfig, "digits_lt": DigitsLTConfig},
+    "model": {"*": ModelConfig},
+    "regularizer": {"none": NoRegularizerConfig, "prototype_ema": PrototypeEmaConfig, "sar": SarConfig},
+    "loss": {
+        "cross_entropy": CrossEntropyConfig,
+        "logit_adjusted": LogitAdjustedConfig,
+        "class_balanced": ClassBalancedConfig,
+    },
+    "optim": {"*": OptimConfig},
+    "training": {"*": TrainingConfig},
+}
+
+EXCLUSIVE: tuple[tuple[str, str], ...] = (("regularizer.ema_decay", "regularizer.ema_half_life"),)
+"""Two spellings of one quantity: giving one clears the other."""
+
+SEED_LIMIT = 2**63 - 1
+
+
+@dataclass(kw_only=True, slots=True)
+class TrainConfig:
+    """Everything that decides what one trial computes, besides the code."""
+
+    data: DataConfig = field(default_factory=DigitScenesConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    regularizer: RegularizerConfig = field(default_factory=SarConfig)
+    loss: LossConfig = field(default_factory=CrossEntropyConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    seed: int = option(0, low=0, high=SEED_LIMIT)
+    role: str = option("search", choices=("search", "confirm"))
+
+    def __post_init__(self) -> None:
+        """Check the fields that belong to no group and what two groups must agree on."""
+        self.seed = coerce(self.seed, (int,), "seed")
+        for item in dataclasses.fields(self):
+            if item.name in ("seed", "role"):
+                check_value(getattr(self, item.name), item.metadata, item.name)
+        wanted = {"segmentation": ("fcn",), "classification": ("pool",)}[self.data.task]
+        if self.model.decoder not in wanted:
+            raise UserError(
+                f"{self.model.decoder!r} does not fit data={self.data.name} ({self.data.task}), which needs "
+                f"{' or '.join(wanted)}; choose a model such as model={wanted[0]}_lcnet_050",
+                key="model.decoder",
+            )
+
+
+def owner_of(group: str, name: str) -> type:
+    """Return the dataclass that owns the options of ``group`` when its part is called ``name``.
+
+    Raises:
+        UserError: If the group or the part does not exist.
+    """
+    if group not in GROUPS:
+        raise UserError(f"no such group; {nearest(group, GROUPS)}", key=group)
+    owners = GROUPS[group]
+    if "*" in owners:
+        return owners["*"]
+    if name not in owners:
+        raise UserError(f"no part is called {name!r}; {nearest(name, owners)}", key=group)
+    return owners[name]
+
+
+def build(values: Mapping[str, Any]) -> TrainConfig:
+    """Turn nested plain values into a checked ``TrainConfig``.
+
+    Raises:
+        UserError: For an unknown key, a wrong type or a value outside its range.
+    """
+    parts: dict[str, Any] = {}
+    for key, value in values.items():
+        if key in ("seed", "role"):
+            parts[key] = value
+            continue
+        if not isinstance(value, Mapping):
+            raise UserError(f"expected options, found {value!r}", key=key)
+        owner = owner_of(key, str(value.get("name", "")))
+        known = field_types(owner)
+        for option_name in value:
+            if option_name not in known:
+                dotted = f"{key}.{option_name}"
+                raise UserError(f"unknown key; {nearest(dotted, dotted_keys(values))}", key=dotted)
+        parts[key] = owner(**value)
+    return TrainConfig(**parts)
+
+
+def as_dict(config: TrainConfig) -> dict[str, Any]:
+    """Return the nested plain values of a config; ``build`` reads them back."""
+    return dataclasses.asdict(config)
+
+
+def dotted_keys(values: Mapping[str, Any]) -> dict[str, dataclasses.Field[Any]]:
+    """Return every dotted option key that exists for these groups, with its field."""
+    return dict(_walk(values))
+
+
+def _walk(values: Mapping[str, Any]) -> Iterator[tuple[str, dataclasses.Field[Any]]]:
+    for group in GROUPS:
+        part = values.get(group, {})
+        name = str(part.get("name", "")) if isinstance(part, Mapping) else ""
+        owners = GROUPS[group]
+        owner = owners.get("*") or owners.get(name)
+        if owner is not None:
+            for item in dataclasses.fields(owner):
+                yield f"{group}.{item.name}", item

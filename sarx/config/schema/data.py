@@ -1,0 +1,40 @@
+"""Options of the data sets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from sarx.config.schema.options import check_fields, option
+
+
+@dataclass(kw_only=True, slots=True)
+class DigitScenesConfig:
+    """Embedded long-tailed scenes of handwritten digits (segmentation, 11 classes)."""
+
+    task: ClassVar[str] = "segmentation"
+    name: str = "digit_scenes"
+    imbalance: float = option(20.0, low=1.0, high=1000.0)
+    eval_imbalance: float = option(1.0, low=1.0, high=1000.0)
+    num_train: int = option(2000, low=16, high=100_000)
+    selection: str = option("val", choices=("val", "report"))
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        check_fields(self, "data")
+
+
+@dataclass(kw_only=True, slots=True)
+class DigitsLTConfig:
+    """The same digits as long-tailed classification (10 classes)."""
+
+    task: ClassVar[str] = "classification"
+    name: str = "digits_lt"
+    imbalance: float = option(20.0, low=1.0, high=1000.0)
+    eval_imbalance: float = option(1.0, low=1.0, high=1000.0)
+    num_train: int = option(2000, low=16, high=100_000)
+    selection: str = option("val", choices=("val", "report"))
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        check_fields(self, "data")

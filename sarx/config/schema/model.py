@@ -1,0 +1,27 @@
+"""Options of the model: backbone, decoder, classifier."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sarx.config.schema.options import check_fields, option
+
+
+@dataclass(kw_only=True, slots=True)
+class ModelConfig:
+    """A timm feature extractor, a decoder and a linear classifier.
+
+    ``feature_dim`` is D, the channels that enter the classifier; ``null`` keeps the width that the backbone's
+    concatenated branches have (HRNet-W48: 720).
+    """
+
+    name: str = option("fcn_lcnet_050", identity=False)  # a label; what is built is said below
+    backbone: str = "lcnet_050"
+    decoder: str = option("fcn", choices=("fcn", "pool"))
+    feature_dim: int | None = option(None, low=2, high=8192)
+    dropout: float = option(0.0, low=0.0, below=1.0)
+    pretrained: bool = False
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        check_fields(self, "model")

@@ -1,0 +1,119 @@
+"""Declared options: one call per dataclass field says its default, range, choices and place in identity."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import types
+import typing
+from functools import cache
+from typing import Any
+
+from sarx.config.errors import UserError
+
+
+def option(
+    default: Any,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+    choices: tuple[str, ...] | None = None,
+    identity: bool = True,
+) -> Any:
+    """Declare a configuration field.
+
+    Args:
+        default: Value when nothing is said. It is left out of a trial's identity, so it must never change.
+        low: Smallest allowed number (inclusive).
+        high: Largest allowed number (inclusive).
+        above: Number that must be exceeded.
+        below: Number that must not be reached.
+        choices: Allowed strings; a number beside them passes when the field's type admits it.
+        identity: Whether the value changes what is computed and so belongs to ``trial_id``.
+    """
+    limits = {"low": low, "high": high, "above": above, "below": below}
+    metadata = {"limits": limits, "choices": choices, "identity": identity}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@cache
+def field_types(owner: type[Any]) -> dict[str, tuple[type, ...]]:
+    """Return the allowed plain types of each field; ``float | None`` gives ``(float, NoneType)``."""
+    hints = typing.get_type_hints(owner)
+    names = [item.name for item in dataclasses.fields(owner)]
+    return {
+        name: typing.get_args(hints[name]) if isinstance(hints[name], types.UnionType) else (hints[name],)
+        for name in names
+    }
+
+
+def coerce(value: Any, allowed: tuple[type, ...], dotted: str) -> Any:
+    """Return ``value`` as one of the allowed types, without losing information.
+
+    ``1`` becomes ``1.0`` where a float is wanted, ``1.0`` becomes ``1`` where an integer is wanted, and the
+    string ``1e-5`` (which YAML 1.1 does not read as a number) becomes a float.
+
+    Raises:
+        UserError: If the value has no faithful reading as one of the types.
+    """
+    if type(value) in allowed:
+        return value
+    number = value
+    if isinstance(value, str) and str not in allowed:
+        try:
+            number = float(value)
+        except ValueError:
+            number = value
+    if isinstance(number, (int, float)) and not isinstance(number, bool):
+        if float in allowed:
+            return float(number)
+        if int in allowed and float(number).is_integer():
+            return int(number)
+    wanted = " or ".join(
+        {"NoneType": "null", "str": "text"}.get(kind.__name__, kind.__name__) for kind in allowed
+    )
+    raise UserError(f"{value!r} is not {'an' if wanted[0] in 'aeiou' else 'a'} {wanted}", key=dotted)
+
+
+def check_value(value: Any, metadata: typing.Mapping[str, Any], dotted: str) -> None:
+    """Check one value against the range and the choices of its field.
+
+    Raises:
+        UserError: Naming the dotted key, the value and what is allowed.
+    """
+    choices = metadata.get("choices")
+    if isinstance(value, str) and choices is not None and value not in choices:
+        raise UserError(f"{value!r} is not one of {', '.join(choices)}", key=dotted)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return
+    limits = metadata.get("limits", {})
+    low, high, above, below = (limits.get(k) for k in ("low", "high", "above", "below"))
+    outside = (
+        not math.isfinite(value)
+        or (low is not None and value < low)
+        or (high is not None and value > high)
+        or (above is not None and value <= above)
+        or (below is not None and value >= below)
+    )
+    if outside:
+        raise UserError(f"{value!r} is outside the allowed range {describe_range(limits)}", key=dotted)
+
+
+def describe_range(limits: typing.Mapping[str, float | None]) -> str:
+    """Write a range in interval notation, for example ``(0, 1]``."""
+    low, high, above, below = (limits.get(k) for k in ("low", "high", "above", "below"))
+    left = f"[{low:g}" if low is not None else f"({above:g}" if above is not None else "(-inf"
+    right = f"{high:g}]" if high is not None else f"{below:g})" if below is not None else "inf)"
+    return f"{left}, {right}"
+
+
+def check_fields(owner: Any, group: str) -> None:
+    """Coerce and check every field of a configuration dataclass; called from ``__post_init__``."""
+    kinds = field_types(owner.__class__)
+    for field in dataclasses.fields(owner):
+        dotted = f"{group}.{field.name}"
+        value = coerce(getattr(owner, field.name), kinds[field.name], dotted)
+        check_value(value, field.metadata, dotted)
+        setattr(owner, field.name, value)

@@ -1,0 +1,108 @@
+"""What the rest of sarx knows about a data set: its description and its splits, as numpy arrays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+Bytes = npt.NDArray[np.uint8]
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """What a data set looks like; knowing it reads no image.
+
+    Attributes:
+        image_size: (height, width) in pixels.
+        mean: Per-channel mean of pixel / 255; a model sees ``(x / 255 - mean) / std``.
+        std: Per-channel standard deviation of pixel / 255.
+        score_classes: The class indices that a mean score (mIoU, accuracy) averages over.
+        groups: ``head``, ``body`` and ``tail`` -> class indices, most frequent first, by *training* frequency rank.
+        fingerprint: Changes whenever any image or label of the data set changes (the trial's seed apart).
+    """
+
+    name: str
+    task: str
+    num_classes: int
+    class_names: tuple[str, ...]
+    in_channels: int
+    image_size: tuple[int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    score_classes: tuple[int, ...]
+    groups: dict[str, tuple[int, ...]]
+    fingerprint: str
+    ignore_index: int = 255
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images uint8 (N, C, H, W) and labels uint8, (N, H, W) for segmentation or (N,) for classification.
+
+    The arrays may be read-only maps of a file that other processes share.
+    """
+
+    images: Bytes
+    labels: Bytes
+
+    def __len__(self) -> int:
+        """Return N."""
+        return len(self.labels)
+
+
+class SelectableConfig(Protocol):
+    """Any data config: it says on which split configurations are compared."""
+
+    selection: str
+
+
+class LongTailConfig(SelectableConfig, Protocol):
+    """The options that both embedded data sets have."""
+
+    name: str
+    imbalance: float
+    eval_imbalance: float
+    num_train: int
+
+
+class DataSource(Protocol):
+    """A module of one data set, as listed in ``sarx.data.DATASETS``."""
+
+    def describe(self, config: Any, seed: int) -> DataSet:
+        """Describe the data that a trial with this seed trains on."""
+
+    def load_split(self, config: Any, seed: int, split: str) -> Split:
+        """Read or make one split and no other."""
+
+    def fingerprint(self, config: Any) -> str:
+        """Identify the content in under 1 ms, without reading it."""
+
+
+def split_names(config: SelectableConfig) -> tuple[str, str]:
+    """Return the names of the (selection, report) splits.
+
+    Search and the choice of a winner see the first alone; the table is computed on the second.
+    """
+    return ("test" if config.selection == "report" else "val"), "test"
+
+
+def class_counts(labels: Bytes, num_classes: int, ignore_index: int = 255) -> npt.NDArray[np.int64]:
+    """Count labels (pixels or images) per class: int64 (num_classes,), ``ignore_index`` left out.
+
+    Raises:
+        ValueError: If a label is neither a class nor ``ignore_index``.
+    """
+    counts = np.bincount(labels.reshape(-1), minlength=256).astype(np.int64)
+    counts[ignore_index] = 0
+    if counts[num_classes:].any():
+        strange = np.flatnonzero(counts[num_classes:])[0] + num_classes
+        raise ValueError(
+            f"label {strange} is neither below num_classes={num_classes} nor ignore_index={ignore_index}"
+        )
+    return counts[:num_classes]

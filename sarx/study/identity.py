@@ -1,0 +1,119 @@
+"""The identity of a trial: a hash of everything that changes its numbers, and of nothing else."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import hashlib
+import importlib.metadata
+import io
+import json
+import tokenize
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import sarx
+from sarx.config.schema import TrainConfig
+
+PACKAGE = Path(__file__).resolve().parents[1]
+TRAINING_CODE = ("training", "models", "regularizers", "losses", "data")
+
+
+@dataclass(frozen=True)
+class Code:
+    """Digest of the sources that train, with the digest of each file."""
+
+    digest: str
+    files: Mapping[str, str]
+
+
+def trial_id(config: TrainConfig, *, data_fingerprint: str, code: str, versions: Mapping[str, str]) -> str:
+    """Return the first 16 hex digits of SHA-256 over the canonical resolved config.
+
+    Args:
+        config: Resolved options with seed and role; options at their default are left out.
+        data_fingerprint: Text that changes when the data set does.
+        code: Digest of the training code.
+        versions: ``major.minor`` of the packages whose arithmetic the numbers depend on.
+    """
+    record = {
+        "config": canonical(config),
+        "data": data_fingerprint,
+        "code": code,
+        "versions": dict(versions),
+    }
+    text = json.dumps(record, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def canonical(config: TrainConfig) -> dict[str, Any]:
+    """Return the options that make a trial what it is, as nested plain values.
+
+    A part's name stays; an option at the default it was introduced with is left out, so that a new option
+    leaves old identities unchanged. Values are already coerced to the type of their field: 1 and 1.0 are one.
+    """
+    record: dict[str, Any] = {"seed": config.seed, "role": config.role}
+    for group in dataclasses.fields(config):
+        part = getattr(config, group.name)
+        if not dataclasses.is_dataclass(part):
+            continue
+        record[group.name] = {
+            item.name: getattr(part, item.name)
+            for item in dataclasses.fields(part)
+            if item.metadata.get("identity", True)
+            and (item.name == "name" or getattr(part, item.name) != item.default)
+        }
+    return record
+
+
+@cache
+def training_code() -> Code:
+    """Digest the sources that train: their statements, without comments, docstrings and blank lines."""
+    files = {
+        path.relative_to(PACKAGE).as_posix(): source_digest(path.read_text(encoding="utf-8"))
+        for part in TRAINING_CODE
+        for path in sorted((PACKAGE / part).rglob("*.py"))
+    }
+    total = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()[:16]
+    return Code(total, files)
+
+
+def source_digest(text: str) -> str:
+    """Digest Python source; comments, docstrings, blank lines and trailing spaces do not count."""
+    lines = text.splitlines()
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type == tokenize.COMMENT:
+            row, column = token.start
+            lines[row - 1] = lines[row - 1][:column]
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, documented) and ast.get_docstring(node, clean=False) is not None:
+            docstring = node.body[0]
+            assert docstring.end_lineno is not None
+            for row in range(docstring.lineno - 1, docstring.end_lineno):
+                lines[row] = ""
+    kept = "\n".join(line.rstrip() for line in lines if line.strip())
+    return hashlib.sha256(kept.encode()).hexdigest()[:16]
+
+
+@cache
+def identity_versions() -> Mapping[str, str]:
+    """Return ``major.minor`` of torch and sarx."""
+    full = {"torch": package_version("torch"), "sarx": sarx.__version__}
+    return {name: ".".join(version.split(".")[:2]) for name, version in full.items()}
+
+
+def package_version(name: str) -> str:
+    """Return the version of an installed package, or ``none``."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "none"
+
+
+def changed_files(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
+    """Return the files whose digest differs between two code states."""
+    return sorted(path for path in {*old, *new} if old.get(path) != new.get(path))

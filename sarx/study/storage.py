@@ -1,0 +1,80 @@
+"""Where results lie, and the refusal of places where they would be lost."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from sarx.config.errors import UserError
+
+
+@dataclass(frozen=True)
+class StudyFolder:
+    """The folder of one study and the names inside it."""
+
+    root: Path
+
+    @property
+    def ledger(self) -> Path:
+        """Folder of the event log."""
+        return self.root / "ledger"
+
+    @property
+    def tensorboard(self) -> Path:
+        """Folder of the TensorBoard files."""
+        return self.root / "tensorboard"
+
+    @property
+    def report(self) -> Path:
+        """Folder of tables and figures."""
+        return self.root / "report"
+
+    def trial(self, trial_id: str) -> Path:
+        """Folder of one trial."""
+        return self.root / "trials" / trial_id
+
+    def attempt(self, trial_id: str, attempt: int) -> Path:
+        """Folder of the checkpoints of one attempt at a trial."""
+        return self.trial(trial_id) / f"attempt-{attempt}"
+
+
+def storage_root(given: str | None) -> Path:
+    """Return the storage folder: ``--storage``, else SARX_STORAGE, else ``results/`` here.
+
+    Raises:
+        UserError: If it lies inside a folder of Ray's that disappears with the session.
+    """
+    raw = given or os.environ.get("SARX_STORAGE") or "results"
+    root = Path(raw).expanduser().resolve()
+    parts = root.parts
+    if any(part.startswith("session_") and "ray" in parts[:i] for i, part in enumerate(parts)) or (
+        "runtime_resources" in parts and "working_dir_files" in parts
+    ):
+        raise UserError(
+            f"{root} lies inside Ray's session folder and would vanish with it; "
+            "give --storage DIR or set SARX_STORAGE to a lasting folder that all nodes see",
+            where="storage",
+        )
+    return root
+
+
+def open_folder(root: Path, study: str) -> StudyFolder:
+    """Make the study's folder.
+
+    Raises:
+        UserError: If it cannot be written.
+    """
+    folder = StudyFolder(root / study)
+    try:
+        for path in (folder.ledger, folder.tensorboard, folder.report, folder.root / "trials"):
+            path.mkdir(parents=True, exist_ok=True)
+        probe = folder.ledger / f".writable-{os.getpid()}"
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        raise UserError(
+            f"{folder.root} cannot be written ({error.strerror}); give --storage DIR or set SARX_STORAGE",
+            where="storage",
+        ) from None
+    return folder
