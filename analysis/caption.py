@@ -10,6 +10,8 @@ import polars as pl
 from analysis.comparison import Comparison
 from analysis.numbers import number
 from analysis.opened import Study
+from analysis.sign_flips import least_attainable_p
+from analysis.verdict import ALPHA
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ def missing(study: Study, comparison: Comparison, facts: Facts) -> list[str]:
         to_come += study.seeds - ended
         failed += row.counts["failed"]
         name = f"{row.arm} ({row.level})" if row.level else row.arm
-        if study.trials_per_arm and (row.level, row.arm) not in facts.winners:
+        if (row.level, row.arm) not in facts.winners:
             unselected.append(name)
         elif ended < study.seeds:
             unfinished.append(f"{name}: {study.seeds - ended}")
@@ -87,7 +89,7 @@ def _split_statement(study: Study) -> str:
     tail = f"reported is {study.primary} ({direction} is better) at the last step of each confirm trial"
     if study.selection in ("report", report) or split == report:
         return f"Tuned on the reported split: winners chosen on {study.objective}; {tail}."
-    if not study.trials_per_arm:
+    if not study.tuned:
         return tail[0].upper() + tail[1:] + "."
     return f"Winners chosen on {study.objective} ({study.selection} split); {tail}."
 
@@ -95,7 +97,7 @@ def _split_statement(study: Study) -> str:
 def _tuning_statement(study: Study) -> str:
     """Say what the claim is about (protocol 5)."""
     steps = f", {study.steps} steps each" if study.steps else ""
-    if not study.trials_per_arm:
+    if not study.tuned:
         return f"No arm was tuned: defaults only{steps}."
     return f"Conditional on the tuned configurations: {study.trials_per_arm} search trials per arm{steps}."
 
@@ -121,20 +123,24 @@ def _statistics(study: Study, comparison: Comparison) -> list[str]:
         )
     else:
         lines.append("No report.smallest_effect is set: nothing can be called equivalent.")
-    if any(comparison.verdicts.doubted):
-        lines.append(
-            "flips: joint sign flips (max-t, Westfall-Young) could reject at this number of seeds "
-            "and do not: their p."
-        )
-    else:
-        lines.append(
-            "Joint sign flips (max-t, Westfall-Young) contradict no verdict where they could reject."
-        )
+    lines.append(_sign_flips(study, comparison))
     if study.secondary:
         lines.append(
             f"* corrected p <= .05 for the difference in {', '.join(study.secondary)} (own Holm family)."
         )
     return lines
+
+
+def _sign_flips(study: Study, comparison: Comparison) -> str:
+    """Say what the distribution-free check adds (protocol 8)."""
+    pairs = np.array([comparison.rows[row].pairs for row in comparison.family])
+    could_reject = least_attainable_p(pairs) * study.looks <= ALPHA
+    check = "joint sign flips (max-t, Westfall-Young)"
+    if any(comparison.verdicts.doubted):
+        return f"flips: {check} could reject at this number of seeds and do not; their p."
+    if not could_reject.any():
+        return f"No distribution-free check: {check} cannot reject with so few pairs."
+    return f"{check[0].upper()}{check[1:]} contradict no verdict where they could reject."
 
 
 def _pairs(study: Study, comparison: Comparison) -> list[str]:

@@ -210,14 +210,14 @@ def _tidy(
             "p_holm": p_holm,
             "p_flip": p_flip,
         }
-        words = _words(rows, family, verdicts) if name == study.primary else [""] * len(rows)
+        words = _words(rows, family, verdicts) if name == study.primary else [None] * len(rows)
         names = {
             "order": np.arange(len(rows)),
             "level": [row.level for row in rows],
             "arm": [row.arm for row in rows],
             "metric": [name] * len(rows),
         }
-        frames.append(pl.DataFrame({**names, **columns, "verdict": words}))
+        frames.append(pl.DataFrame({**names, **columns, "verdict": pl.Series(words, dtype=pl.String)}))
     return (
         pl.concat(frames)
         .sort("order", maintain_order=True)

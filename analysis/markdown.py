@@ -7,8 +7,9 @@ import re
 from analysis.report import Report
 from analysis.table import Table
 
-_SPECIAL = re.compile(r"([\\`*|\[\]]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))")
-_LEADING = re.compile(r"^([#+=\-~]|\d+(?=[.)]))")
+# Underscores inside words, brackets that begin no link and a lone "<" are no markup: they stay readable.
+_SPECIAL = re.compile(r"([\\`*|~]|\](?=[(\[:])|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))")
+_TAG = re.compile(r"<(?=[A-Za-z/!?])")
 
 
 def to_markdown(report: Report) -> str:
@@ -29,8 +30,16 @@ def to_markdown(report: Report) -> str:
 
 def escape(text: str) -> str:
     """Return text that Markdown prints as it is: no markup, no HTML, no table bar, one line."""
-    line = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return _LEADING.sub(r"\\\1", _SPECIAL.sub(r"\\\1", line))
+    inline = _inline(text)
+    if re.match(r"[#+=>\-]", inline):
+        return "\\" + inline
+    return re.sub(r"^(\d+)([.)])", r"\1\\\2", inline)
+
+
+def _inline(text: str) -> str:
+    """Escape what is markup anywhere in a line."""
+    line = _TAG.sub("&lt;", " ".join(text.split()).replace("&", "&amp;"))
+    return _SPECIAL.sub(r"\\\1", line)
 
 
 def _list(sentences: list[str]) -> str:
@@ -55,6 +64,5 @@ def _table(table: Table) -> str:
 
 def _cell(text: str, bold: bool) -> str:
     """Return one cell; signs at its start need no escape inside a table."""
-    escaped = _SPECIAL.sub(r"\\\1", " ".join(text.split()))
-    escaped = escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    escaped = _inline(text)
     return f"**{escaped}**" if bold else escaped

@@ -80,6 +80,15 @@ class Study:
         """Return the factor levels in plan order."""
         return list(dict.fromkeys(arm.level for arm in self.arms))
 
+    @property
+    def tuned(self) -> bool:
+        """Return whether any arm has parameters to search."""
+        return self.trials_per_arm > 0 and any(arm.parameters for arm in self.arms)
+
+    def trials_of(self, arm: Arm) -> int:
+        """Return the planned search trials of an arm: one, its defaults, where there is nothing to search."""
+        return self.trials_per_arm if arm.parameters else min(1, self.trials_per_arm)
+
 
 def read_study(events: pl.DataFrame) -> Study:
     """Return the study of the last ``study_opened``.

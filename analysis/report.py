@@ -49,7 +49,7 @@ def make_report(folder: Path) -> Report:
     facts = Facts(
         code_versions(events, trials), ledger.torn, rows_with_winner(events), _left_out(study, trials)
     )
-    extras = [search_table(study, searches)] if study.trials_per_arm else []
+    extras = [search_table(study, searches)] if study.tuned else []
     gate = diagnostics_table(comparison)
     return Report(
         study=study,

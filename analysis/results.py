@@ -80,8 +80,9 @@ def search_summary(events: pl.DataFrame, study: Study) -> pl.DataFrame:
 
 
 def rows_with_winner(events: pl.DataFrame) -> set[tuple[str, str]]:
-    """Return (level, arm) of the rows whose winner has been selected."""
-    return set(events.filter(pl.col("event") == "selected").select(*_ROW).iter_rows())
+    """Return (level, arm) of the rows whose winner has been selected, or which claimed trials without one."""
+    chosen = (pl.col("event") == "selected") | ((pl.col("event") == "claimed") & (pl.col("phase") == CONFIRM))
+    return set(events.filter(chosen).select(*_ROW).iter_rows())
 
 
 def code_versions(events: pl.DataFrame, trials: pl.DataFrame) -> list[str]:
@@ -95,21 +96,39 @@ def code_versions(events: pl.DataFrame, trials: pl.DataFrame) -> list[str]:
 
 
 def _claims_of_winner(events: pl.DataFrame) -> pl.DataFrame:
-    """Return the claims that count: made under the winner that is the row's last, the last one per index.
+    """Return the claims that count: those of the row's last winner, the last one per index.
 
-    Rows without any ``selected`` event (a study without search) keep all their claims.
+    A claim is the last winner's if it was made while that one was the winner, or has its parameters: a new
+    winner with the parameters of the one before (the same proposal under other search settings) keeps the
+    confirm trials, so the driver claims nothing again. Rows without any ``selected`` event keep all claims.
     """
+    parameters = pl.col("parameters").list.eval(
+        pl.format("{}={}", pl.element().struct.field("name"), pl.element().struct.field("value"))
+    )
+    text = parameters.list.sort().list.join("\n")
     selected = events.filter(pl.col("event") == "selected").select(
-        "seq", *_ROW, pl.col("trial_id").alias("winner")
+        "seq", *_ROW, pl.col("trial_id").alias("winner"), text.alias("winner_text")
     )
     claims = events.filter((pl.col("event") == "claimed") & (pl.col("phase") == CONFIRM))
-    last = selected.group_by(_ROW).agg(pl.col("winner").sort_by("seq").last().alias("last_winner"))
+    last = (
+        selected.sort("seq")
+        .unique(_ROW, keep="last")
+        .select(*_ROW, pl.col("winner").alias("last_winner"), pl.col("winner_text").alias("last_text"))
+    )
+    made_under = pl.col("winner").eq_missing(pl.col("last_winner"))
+    same_parameters = (pl.col("text") == pl.col("last_text")).fill_null(False)
     return (
-        claims.select("seq", *_ROW, "index", "trial_id")
+        claims.select("seq", *_ROW, "index", "trial_id", text.alias("text"))
         .sort("seq")
-        .join_asof(selected.sort("seq"), on="seq", by=_ROW, strategy="backward", check_sortedness=False)
+        .join_asof(
+            selected.drop("winner_text").sort("seq"),
+            on="seq",
+            by=_ROW,
+            strategy="backward",
+            check_sortedness=False,
+        )
         .join(last, on=_ROW, how="left", maintain_order="left")
-        .filter(pl.col("winner").eq_missing(pl.col("last_winner")))
+        .filter(made_under | same_parameters)
         .sort("seq")
         .unique([*_ROW, "index"], keep="last")
     )

@@ -47,7 +47,7 @@ def level_table(study: Study, comparison: Comparison, searches: pl.DataFrame, le
         for name in (study.primary, *kinds)
     }
     trials = {(row["level"], row["arm"]): row["trials"] for row in searches.iter_rows(named=True)}
-    parameters = {(arm.level, arm.arm): len(arm.parameters) for arm in study.arms}
+    plan = {arm.arm: arm for arm in study.arms if arm.level == level}
     columns = ["arm", study.primary, "difference", "p (Holm)", "verdict", "seeds", *kinds, "tuned", "trials"]
     rows: list[list[str]] = []
     bold: set[tuple[int, int]] = set()
@@ -69,8 +69,8 @@ def level_table(study: Study, comparison: Comparison, searches: pl.DataFrame, le
                     _mean(cells[row.arm, name], decimals[name]) + _star(cells[row.arm, name])
                     for name in kinds
                 ),
-                str(parameters[level, row.arm]),
-                f"{trials[level, row.arm]} of {study.trials_per_arm}",
+                str(len(plan[row.arm].parameters)),
+                f"{trials[level, row.arm]} of {study.trials_of(plan[row.arm])}",
             ]
         )
     return Table(level, columns, rows, frozenset(bold))
@@ -79,7 +79,7 @@ def level_table(study: Study, comparison: Comparison, searches: pl.DataFrame, le
 def search_table(study: Study, searches: pl.DataFrame) -> Table:
     """Return what the search of every row tuned, cost and reached: scores that choose winners, no results."""
     parameters = {(arm.level, arm.arm): ", ".join(arm.parameters) or "nothing" for arm in study.arms}
-    columns = ["arm", f"best {study.objective}", "hours", "tuned parameters"]
+    columns = ["arm", f"best {study.objective}", "hours with confirm", "tuned parameters"]
     rows = [
         [
             _name(record["arm"], record["level"]),

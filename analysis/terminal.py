@@ -32,17 +32,12 @@ def print_report(report: Report, console: Console) -> None:
             console.print(Text(f"- {sentence}"))
     for table in report.extras:
         print_table(table, console)
-    console.print()
 
 
 def print_table(table: Table, console: Console) -> None:
     """Print a table in as many blocks of columns as the width asks for; each repeats the first column."""
-    console.print()
-    if table.title:
-        console.print(Text(table.title, style="bold"))
-    for number, block in enumerate(column_blocks(table, console.width)):
-        if number:
-            console.print()
+    console.print(Text(f"\n{table.title}".rstrip(), style="bold"))
+    for block in column_blocks(table, console.width):
         console.print(_rich_table(table, block))
 
 

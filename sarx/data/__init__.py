@@ -1,4 +1,4 @@
-"""Data sets as numpy arrays. ``DATASETS`` is the registry: name -> module with the functions of ``DataSource``."""
+"""Data sets as numpy arrays. ``DATASETS`` is the registry: name -> module that is a ``DataSource``."""
 
 from __future__ import annotations
 

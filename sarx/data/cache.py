@@ -1,8 +1,8 @@
 """Arrays made once per machine and shared by its processes as read-only memory maps.
 
-One folder per key. It is written under a temporary name and renamed, so it is whole or absent; the first writer of
-a race wins and the others use its copy. Deleting an entry never harms who has it mapped: the file lives on until
-the last map is gone.
+One folder per key. It is written under a temporary name and renamed, so it is whole or absent; the first
+writer of a race wins and the others use its copy. Deleting an entry never harms who has it mapped: the file
+lives on until the last map is gone.
 """
 
 from __future__ import annotations

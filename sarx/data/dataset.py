@@ -23,7 +23,7 @@ class DataSet:
         mean: Per-channel mean of pixel / 255; a model sees ``(x / 255 - mean) / std``.
         std: Per-channel standard deviation of pixel / 255.
         score_classes: The class indices that a mean score (mIoU, accuracy) averages over.
-        groups: ``head``, ``body`` and ``tail`` -> class indices, most frequent first, by *training* frequency rank.
+        groups: ``head``, ``body`` and ``tail`` -> class indices by *training* frequency, most frequent first.
         fingerprint: Changes whenever any image or label of the data set changes (the trial's seed apart).
     """
 

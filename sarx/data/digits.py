@@ -18,7 +18,7 @@ GLYPH = 8
 INK = 16
 """Largest glyph value: glyphs hold 0 (paper) to 16 (ink)."""
 
-SHA256 = ""
+SHA256 = "87ff0c9e40dc7e2c0e34e7257799c2e3f3aec1a016363bb11cad869ec428a826"
 """Of glyphs then labels, uint8, C order."""
 
 

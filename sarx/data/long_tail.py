@@ -30,7 +30,7 @@ def class_ranks(seed: int, num_classes: int = NUM_DIGITS) -> npt.NDArray[np.int6
 
 
 def rank_frequencies(imbalance: float, num_classes: int = NUM_DIGITS) -> npt.NDArray[np.float64]:
-    """Return the expected share of instances per rank, (C,): proportional to ``imbalance ** (-r / (C - 1))``."""
+    """Return the share of instances per rank, (C,): proportional to ``imbalance ** (-r / (C - 1))``."""
     shares = float(imbalance) ** (-np.arange(num_classes) / (num_classes - 1))
     return np.asarray(shares / shares.sum(), dtype=np.float64)
 
@@ -55,8 +55,8 @@ def draw_digits(
 ) -> npt.NDArray[np.int64]:
     """Draw which digit every instance shows: indices into ``digits``, (K,).
 
-    The draw is stratified: the instances of a class number their expectation, up to rounding. The random numbers
-    used do not depend on ``imbalance``, so two imbalances with one seed differ as little as possible.
+    The draw is stratified: the instances of a class number their expectation, up to rounding. The random
+    numbers used do not depend on ``imbalance``: two imbalances with one seed differ as little as possible.
     """
     level = (_permutation(rng, num_instances) + 0.5) / num_instances
     which = rng.random(num_instances)

@@ -1,6 +1,6 @@
 """FCN decoder: all branches at stride 4, one 1x1 convolution, a linear classifier per pixel.
 
-The head of HRNet (Sun et al. 2019, "High-Resolution Representations for Labeling Pixels and Regions", section 3).
+The head of HRNet (Sun et al. 2019, "High-Resolution Representations for Labeling Pixels and Regions").
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from sarx.models.output import ModelOutput
 def mix_branches(branches: list[Tensor], weight: Tensor) -> Tensor:
     """Upsample all branches to the first one's size, concatenate them and apply a 1x1 convolution.
 
-    Both steps are linear and act on different axes, so they commute: each branch goes through its columns of the
-    weight at its own, smaller size, and the results are upsampled and added. The full concatenation (HRNet-W48:
-    720 channels at stride 4) is never built.
+    Both steps are linear and act on different axes, so they commute: each branch goes through its columns of
+    the weight at its own, smaller size, and the results are upsampled and added. The full concatenation
+    (HRNet-W48: 720 channels at stride 4) is never built.
 
     Args:
         branches: (B, D_i, h_i, w_i), finest first.

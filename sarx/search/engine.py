@@ -113,6 +113,10 @@ class Engine:
         """Return the record of a claimed trial."""
         return self.records.setdefault(claim.trial_id, Record(claim.trial_id))
 
+    def claim_of(self, segment: Segment) -> Claim:
+        """Return the first claim on a segment's trial."""
+        return next(claim for claim in self.queue() if claim.trial_id == segment.trial_id)
+
     # ---------------------------------------------------------------- what came out
 
     def start(self, claim: Claim) -> Segment:

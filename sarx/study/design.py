@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -146,3 +146,13 @@ def check_arms(study: Study, arms: list[Arm]) -> None:
             "add a parameter that every arm shares (such as optim.lr), or write 'search: none'",
             key=f"ablation.arms.{idle[0].name}",
         )
+
+
+def check_backbones(arms: list[Arm], source: Source, known: Collection[str]) -> None:
+    """Refuse a backbone that the model library does not have."""
+    for arm in arms:
+        name = arm.config.model.backbone
+        if name not in known:
+            key = f"ablation.arms.{arm.name}.model.backbone"
+            with located(source):
+                raise UserError(f"there is no backbone called {name!r}; {nearest(name, known)}", key=key)

@@ -95,7 +95,7 @@ def train(
         if not diverged:
             metrics |= evaluate(module.model, selection_split, data, device, "val")
         duration = time.perf_counter() - started
-        metrics["train/samples_per_s"] = config.training.eval_every * config.training.batch_size / duration
+        metrics["time/samples_per_s"] = config.training.eval_every * config.training.batch_size / duration
         if folder is not None and not diverged:
             state = {"epoch": epoch, "totals": totals, "metrics": metrics}
             state |= {"module": module.state_dict(), "optimizer": optimizer.state_dict()}

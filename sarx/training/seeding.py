@@ -1,8 +1,8 @@
 """Independent, named streams of random numbers: nothing is carried from one draw to the next.
 
 A stream is (seed, name, position). Adding a projector draws from ``regularizer`` and shifts no other stream;
-a resumed run needs no saved generator. Streams in use: model, regularizer, anchors, data_sample (in sarx.data),
-order, dropout.
+a resumed run needs no saved generator. Streams in use: model, regularizer, anchors, data_sample (in
+sarx.data), order, dropout.
 """
 
 from __future__ import annotations

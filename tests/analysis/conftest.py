@@ -121,8 +121,9 @@ def report_metrics(miou: float) -> dict[str, float]:
 def write_whole_study(writer: LedgerWriter, seeds_done: int = 8) -> dict[tuple[str, str, int], float]:
     """Write 4 arms x 2 levels x 8 seeds and return the miou of (level, arm, seed).
 
-    no_aux is equal to cross_entropy bit for bit: in the small model through shared trials, in the large one through
-    equal metrics. Seed 3 of no_pull in the small model diverged; seed 2 of sar in the large one needed two attempts.
+    no_aux is equal to cross_entropy bit for bit: in the small model through shared trials, in the large one
+    through equal metrics. Seed 3 of no_pull in the small model diverged; seed 2 of sar in the large one took
+    two attempts.
     """
     rng = np.random.default_rng(5)
     writer.open()

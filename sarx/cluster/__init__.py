@@ -1,0 +1,1 @@
+"""The only place that imports Ray: driver, searcher, trial host, resources, monitor."""

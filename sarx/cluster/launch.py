@@ -1,0 +1,85 @@
+"""From a checked study to a running one: the open ledger, the identity of its trials, the engine."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from sarx.cluster.driver import run_study
+from sarx.cluster.resources import check_local
+from sarx.config.errors import UserError
+from sarx.config.schema import TrainConfig, as_dict
+from sarx.search.engine import Engine
+from sarx.study.design import Arm
+from sarx.study.identity import identity_versions, training_code, trial_id
+from sarx.study.ledger import Ledger
+from sarx.study.opening import open_study, opened_payload, settle_code
+from sarx.study.plan import Timing, describe_cost
+from sarx.study.power import describe_power
+from sarx.study.schema import Study
+from sarx.study.storage import open_folder
+from sarx.tensorboard import declare
+
+
+def start(
+    study: Study, arms: list[Arm], root: Path, *, address: str | None, on_code_change: str | None
+) -> int:
+    """Open the study's ledger and run what is left; return the exit code."""
+    from sarx.data import fingerprint
+
+    if address is None and "RAY_ADDRESS" not in os.environ:
+        check_local(study.resources)
+    folder = open_folder(root, study.study)
+    with Ledger(folder.ledger) as ledger:
+        code, kept = settle_code(ledger.events, training_code(), on_code_change)
+
+        def identify(config: TrainConfig) -> str:
+            return trial_id(
+                config,
+                data_fingerprint=fingerprint(config.data),
+                code=code.digest,
+                versions=identity_versions(),
+            )
+
+        payload = opened_payload(study, arms, code, kept)
+        open_study(ledger, payload, folder.root / "study.lock")
+        (folder.root / "study.yaml").write_text(study.file, encoding="utf-8")
+        declare(
+            folder.tensorboard,
+            [study.objective.metric, study.report.primary],
+            ["arm", "level", "phase", "index", *study.search.parameters],
+            time.time(),
+        )
+        engine = Engine(study, arms, ledger, identify)
+        return run_study(study, arms, engine, folder, address)
+
+
+def dry_run(study: Study, arms: list[Arm]) -> int:
+    """Time a step of every arm in a process of its own and print hours and power."""
+    check_local(study.resources)
+    threads = study.resources.cpus_per_worker
+    request = {"threads": threads, "configs": {arm.key: as_dict(arm.config) for arm in arms}}
+    done = subprocess.run(
+        [sys.executable, "-m", "sarx.training.timing"],
+        input=json.dumps(request),
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+    )
+    if done.returncode != 0:
+        raise UserError(f"timing a step of each arm failed:\n{done.stderr.strip()}", where="--dry-run")
+    answers = json.loads(done.stdout.strip().splitlines()[-1])
+    for key, answer in answers.items():
+        if isinstance(answer, dict):
+            raise UserError(answer["error"], where=f"arm {key}")
+    timings = {key: Timing(*answer) for key, answer in answers.items()}
+    slots = max(1, len(os.sched_getaffinity(0)) // threads)
+    print("\n".join(describe_cost(study, arms, timings, slots)))
+    rows = len(arms) - sum(arm.name == study.ablation.reference for arm in arms)
+    print(describe_power(study.confirm.seeds, rows, study.report.primary))
+    return 0

@@ -1,0 +1,96 @@
+"""Joining or starting a cluster, and what fits on it."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import Any
+
+from sarx.config.errors import UserError
+from sarx.study.schema import Resources
+
+ENVIRONMENT = {
+    "RAY_AUTH_MODE": "token",  # authentication stays on; Ray makes the token where there is none
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+
+
+def prepare_environment() -> None:
+    """Set what Ray reads at import time; the user's own settings stay."""
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+
+
+def check_local(resources: Resources) -> None:
+    """Refuse, before Ray starts, a trial that this machine cannot hold.
+
+    Raises:
+        UserError: Naming what is missing.
+    """
+    cpus = len(os.sched_getaffinity(0))
+    if resources.cpus_per_worker > cpus:
+        raise UserError(
+            f"one trial needs {resources.cpus_per_worker} CPUs and this machine has {cpus}; lower it or join "
+            "a cluster with --address",
+            key="resources.cpus_per_worker",
+        )
+
+
+def connect(address: str | None, resources: Resources) -> int:
+    """Join a cluster, or start one on this machine, and return how many trials fit at once.
+
+    Args:
+        address: ``--address``, else RAY_ADDRESS (set inside submitted jobs), else none: a local cluster.
+        resources: What one trial occupies.
+
+    Raises:
+        UserError: If the cluster cannot be reached or can never hold one trial.
+    """
+    import ray
+
+    target = address or os.environ.get("RAY_ADDRESS")
+    if target is None:
+        check_local(resources)
+    common: dict[str, Any] = {
+        "log_to_driver": False,
+        "logging_level": logging.ERROR,
+        "configure_logging": True,
+    }
+    try:
+        if target is None:
+            ray.init(address="local", include_dashboard=False, **common)
+        else:
+            ray.init(address=target, **common)
+    except (ConnectionError, TimeoutError, ValueError, RuntimeError) as error:
+        raise UserError(
+            f"no cluster answers at {target or 'this machine'}: {error}", where="--address"
+        ) from None
+    have = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    needs = {"CPU": float(resources.cpus_per_worker), "GPU": resources.gpus_per_worker}
+    fits = max((slots_of(node, needs) for node in nodes()), default=0)
+    if fits == 0:
+        ray.shutdown()
+        wanted = ", ".join(f"{amount:g} {name}" for name, amount in needs.items() if amount)
+        found = ", ".join(f"{have.get(name, 0):g} {name}" for name in ("CPU", "GPU"))
+        raise UserError(
+            f"one trial needs {wanted} on one node and no node has that (the cluster: {found})",
+            where="resources",
+        )
+    return sum(slots_of(node, needs) for node in nodes())
+
+
+def nodes() -> list[dict[str, float]]:
+    """Return the total resources of each live node."""
+    import ray
+
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+
+
+def slots_of(node: dict[str, float], needs: dict[str, float]) -> int:
+    """Return how many trials fit on a node."""
+    return int(min(node.get(name, 0.0) // amount for name, amount in needs.items() if amount))

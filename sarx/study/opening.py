@@ -1,0 +1,107 @@
+"""The record of a start: what the study asks, with which code and versions."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shlex
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sarx.config.errors import UserError
+from sarx.study.design import Arm
+from sarx.study.identity import Code, changed_files, package_version
+from sarx.study.ledger import Event, Ledger, of_kind
+from sarx.study.schema import Study
+
+PACKAGES = ("torch", "torchvision", "timm", "ray", "optuna", "hydra-core", "numpy", "scikit-learn", "polars")
+
+
+def opened_payload(study: Study, arms: list[Arm], code: Code, kept: list[str]) -> dict[str, Any]:
+    """Return what ``study_opened`` records; the keys are OPENED_KEYS of the ledger's schema."""
+    return {
+        "study": study.study,
+        "question": study.question,
+        "file": study.file,
+        "objective": {"metric": study.objective.metric, "mode": study.objective.mode},
+        "report": {
+            "primary": study.report.primary,
+            "smallest_effect": study.report.smallest_effect,
+            "secondary": study.report.secondary,
+        },
+        "reference": study.ablation.reference,
+        "arms": [
+            {
+                "arm": arm.name,
+                "level": arm.level,
+                "parameters": [parameter.key for parameter in arm.space],
+                "overrides": arm.overrides,
+                "warnings": list(arm.warnings),
+            }
+            for arm in arms
+        ],
+        "trials_per_arm": study.search.trials_per_arm if study.search.scope != "none" else 1,
+        "seeds": study.confirm.seeds,
+        "steps": arms[0].config.training.steps,
+        "selection": "report" if arms[0].config.data.selection == "report" else "val",
+        "budget": study.budget,
+        "code": {"digest": code.digest, "files": dict(code.files), "kept": kept},
+        "versions": {
+            "python": platform.python_version(),
+            **{name: package_version(name) for name in PACKAGES},
+        },
+        "command": shlex.join(["python", "-m", "sarx.tune", *sys.argv[1:]]),
+    }
+
+
+def last_opening(events: list[Event]) -> Mapping[str, Any] | None:
+    """Return the payload of the last start, or None."""
+    openings = list(of_kind(events, "study_opened"))
+    return json.loads(openings[-1]["payload"]) if openings else None
+
+
+def settle_code(events: list[Event], code: Code, choice: str | None) -> tuple[Code, list[str]]:
+    """Decide which code identifies the trials when finished ones were trained by other code.
+
+    Args:
+        events: Events of the ledger.
+        code: The code on disk.
+        choice: ``--on-code-change``: keep, rerun or None.
+
+    Returns:
+        The code to identify trials with, and the files that were kept in spite of a change.
+
+    Raises:
+        UserError: If finished trials exist, their code differs, and no choice was made.
+    """
+    opening = last_opening(events)
+    if opening is None:
+        return code, []
+    old = Code(opening["code"]["digest"], opening["code"]["files"])
+    finished = sum(1 for _ in of_kind(events, "trial_finished"))
+    changed = changed_files(old.files, code.files)
+    if not changed or not finished:
+        return code, []
+    if choice is None:
+        shown = ", ".join(changed[:6]) + (", ..." if len(changed) > 6 else "")
+        raise UserError(
+            f"{finished} finished trials were trained by other code (changed: {shown}). Choose "
+            "--on-code-change keep (use them as they are; the caption says so) or --on-code-change rerun "
+            "(train all again)"
+        )
+    return (old, changed) if choice == "keep" else (code, [])
+
+
+def open_study(ledger: Ledger, payload: Mapping[str, Any], lock_file: Path) -> None:
+    """Record a start in the ledger; the first one also writes ``study.lock``: what was promised."""
+    if not lock_file.exists():
+        promise = {key: value for key, value in payload.items() if key not in ("file", "code", "command")}
+        lock_file.write_text(
+            json.dumps({"locked": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), **promise}, indent=1)
+            + "\n",
+            encoding="utf-8",
+        )
+    ledger.append("study_opened", sync=True, payload=json.dumps(payload))

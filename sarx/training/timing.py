@@ -1,0 +1,68 @@
+"""Time a few steps and an evaluation of each configuration; run as a process of its own by ``--dry-run``.
+
+Reads ``{"threads": n, "configs": {key: config}}`` as JSON from stdin and writes
+``{key: [build_s, step_s, evaluation_s]}`` as the last line of stdout. A configuration that cannot be built
+gives ``{"error": text}``.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from typing import Any
+
+import torch
+
+from sarx.config.errors import UserError
+from sarx.config.schema import TrainConfig, build
+from sarx.data import class_counts, describe, load_split, split_names
+from sarx.training.evaluation import BATCH, evaluate
+from sarx.training.loop import Samples
+from sarx.training.optim import build_optimizer
+from sarx.training.step import build_module, optimizer_step
+
+WARM_UP, STEPS = 2, 5
+
+
+def timing(config: TrainConfig) -> list[float]:
+    """Return seconds to build, per training step, and per evaluation of the selection split."""
+    device = torch.device(config.training.device)
+    data = describe(config.data, config.seed)
+    train_split = load_split(config.data, config.seed, "train")
+    selection = load_split(config.data, config.seed, split_names(config.data)[0])
+    started = time.perf_counter()
+    counts = torch.from_numpy(class_counts(train_split.labels, data.num_classes, data.ignore_index))
+    module = build_module(config, data, counts).to(device).train()
+    optimizer = build_optimizer(module.parameters(), config.optim)
+    samples = Samples(train_split, data, config, device)
+    built = time.perf_counter()
+    durations = []
+    for step in range(WARM_UP + STEPS):
+        before = time.perf_counter()
+        loss, _ = module(*samples.batch(step))
+        optimizer_step(loss, optimizer, config.optim.lr)
+        float(loss.detach())
+        durations.append(time.perf_counter() - before)
+    before = time.perf_counter()
+    part = type(selection)(selection.images[:BATCH], selection.labels[:BATCH])
+    evaluate(module.model, part, data, device, "val")
+    evaluation = (time.perf_counter() - before) * len(selection) / len(part)
+    return [built - started, sorted(durations[WARM_UP:])[STEPS // 2], evaluation]
+
+
+def main() -> None:
+    """Time what stdin asks for."""
+    request: dict[str, Any] = json.load(sys.stdin)
+    torch.set_num_threads(request["threads"])
+    answer: dict[str, Any] = {}
+    for key, values in request["configs"].items():
+        try:
+            answer[key] = timing(build(values))
+        except UserError as error:
+            answer[key] = {"error": str(error)}
+    print(json.dumps(answer))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""Run a study: ``python -m sarx.tune STUDY.yaml``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m sarx.tune", description="Run a study; the same command continues it."
+    )
+    parser.add_argument(
+        "study", type=Path, metavar="STUDY.yaml", help="the study; the same command resumes it"
+    )
+    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="e.g. confirm.seeds=2")
+    parser.add_argument("--dry-run", action="store_true", help="print the plan and its cost, run nothing")
+    parser.add_argument("--storage", help="folder of the results (default: SARX_STORAGE, else results/)")
+    parser.add_argument("--address", help="Ray cluster to join (default: RAY_ADDRESS, else a local one)")
+    parser.add_argument("--on-code-change", choices=("keep", "rerun"), help="finished trials of other code")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a study and return the exit code: 0, 1 if an arm lacks confirm trials, 2 for a user's mistake."""
+    options = parser().parse_args(arguments)
+    from sarx.config.errors import UserError
+
+    try:
+        return run(options)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def run(options: argparse.Namespace) -> int:
+    """Load, plan, and unless it is a dry run, run the study."""
+    from sarx.cluster.launch import dry_run, start
+    from sarx.models.backbone_names import backbone_names
+    from sarx.study.design import check_backbones, make_arms
+    from sarx.study.load import load_study
+    from sarx.study.plan import describe_plan
+    from sarx.study.storage import storage_root
+
+    study, source = load_study(options.study, options.set)
+    arms = make_arms(study, source)
+    check_backbones(arms, source, backbone_names())
+    root = storage_root(options.storage)
+    print(f"results in {root / study.study}")
+    print("\n".join(describe_plan(study, arms)), flush=True)
+    if options.dry_run:
+        return dry_run(study, arms)
+    return start(study, arms, root, address=options.address, on_code_change=options.on_code_change)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
