@@ -18,14 +18,6 @@ from sarx.config.schema import EXCLUSIVE, GROUPS, TrainConfig, as_dict, build, d
 from sarx.config.schema.options import field_types
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
-DEFAULTS = {
-    "data": "digit_scenes",
-    "model": "fcn_lcnet_050",
-    "regularizer": "sar",
-    "loss": "cross_entropy",
-    "optim": "adamw",
-    "training": "quick",
-}
 
 
 def group_names(group: str) -> list[str]:
@@ -46,7 +38,7 @@ def compose(
         UserError: For an unknown group, file or key, a wrong type, or a value outside its range.
     """
     pairs = dict(overrides) if isinstance(overrides, Mapping) else parse_overrides(overrides)
-    choices = dict(DEFAULTS)
+    choices: dict[str, str] = {}
     for key, value in pairs.items():
         if key in GROUPS:
             check_choice(key, value)

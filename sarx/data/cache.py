@@ -7,6 +7,7 @@ lives on until the last map is gone.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -57,7 +58,8 @@ def cached(key: str, make: Callable[[], dict[str, Array]]) -> dict[str, Array]:
 
 def _open(entry: Path) -> dict[str, Array] | None:
     try:
-        os.utime(entry)
+        with contextlib.suppress(PermissionError):  # another user's entry: readable, not ours to touch
+            os.utime(entry)
         files = sorted(entry.glob("*.npy"))
         return {file.stem: np.load(file, mmap_mode="r") for file in files} or None
     except FileNotFoundError:

@@ -1,9 +1,9 @@
 """Long-tailed segmentation of handwritten digits in 64x64 scenes: 0 is background, 1 + d is digit d.
 
-A scene is a smooth background with stripes, 2 to 5 digits of random size, slant and contrast (one in the middle
-overlaps the others), a small covering patch, and pixel noise. Training scenes come from the trial's seed; the
-500 val and 500 test scenes are the same for every seed and study. Pixels are made by integer and elementwise
-float32 arithmetic alone, so every machine makes the same bytes.
+A scene is a smooth background with stripes, 2 to 5 digits of random size, slant and contrast (one in the
+middle overlaps the others), a small covering patch, and pixel noise. Training scenes come from the trial's
+seed; the 500 val and 500 test scenes are the same for every seed and study. Pixels are made by integer and
+elementwise float32 arithmetic alone, so every machine makes the same bytes.
 
 Legend: N = scenes, K = 5 digit slots per scene, S = 64 pixels.
 """
@@ -73,7 +73,7 @@ def describe(config: LongTailConfig, seed: int) -> DataSet:
         name=NAME,
         task="segmentation",
         num_classes=1 + NUM_DIGITS,
-        class_names=("background", *(f"digit {d}" for d in range(NUM_DIGITS))),
+        class_names=("background", *(f"digit_{d}" for d in range(NUM_DIGITS))),
         in_channels=1,
         image_size=(SIZE, SIZE),
         mean=MEAN,

@@ -33,7 +33,7 @@ def describe(config: LongTailConfig, seed: int) -> DataSet:
         name=NAME,
         task="classification",
         num_classes=NUM_DIGITS,
-        class_names=tuple(f"digit {d}" for d in range(NUM_DIGITS)),
+        class_names=tuple(f"digit_{d}" for d in range(NUM_DIGITS)),
         in_channels=1,
         image_size=(SIZE, SIZE),
         mean=MEAN,

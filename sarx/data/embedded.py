@@ -11,6 +11,7 @@ from sarx.data.cache import cached
 from sarx.data.dataset import SPLITS, Array, LongTailConfig, Split
 from sarx.data.digits import NUM_DIGITS
 from sarx.data.long_tail import class_ranks
+from sarx.study.identity import part_digest
 
 
 def content_fingerprint(hashes: Mapping[str, str], config: LongTailConfig) -> str:
@@ -22,7 +23,7 @@ def content_fingerprint(hashes: Mapping[str, str], config: LongTailConfig) -> st
 
 
 def cache_key(hashes: Mapping[str, str], config: LongTailConfig, seed: int, split: str) -> str:
-    """Name everything that one split depends on.
+    """Name everything that one split depends on, the code that makes it included.
 
     ``val`` and ``test`` depend on the seed only if ``eval_imbalance`` > 1: through the training ranks.
 
@@ -37,7 +38,7 @@ def cache_key(hashes: Mapping[str, str], config: LongTailConfig, seed: int, spli
         sampling = f"imbalance={config.eval_imbalance!r}:seed={seed}"
     else:
         sampling = "balanced"
-    return f"{config.name}:{split}:{hashes['val']}:{hashes['test']}:{sampling}"
+    return f"{config.name}:{split}:{part_digest('data')}:{hashes['val']}:{hashes['test']}:{sampling}"
 
 
 def split_tail(config: LongTailConfig, seed: int, split: str) -> tuple[npt.NDArray[np.int64], float]:

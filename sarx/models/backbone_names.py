@@ -7,6 +7,8 @@ import importlib.util
 import re
 from pathlib import Path
 
+from sarx.config.errors import UserError, nearest
+
 REGISTERED = re.compile(rb"^@register_model\s*(?:#.*)?\n(?:@.*\n)*def (\w+)\(", re.MULTILINE)
 
 
@@ -20,3 +22,14 @@ def backbone_names() -> frozenset[str]:
     return frozenset(
         name.decode() for path in models.glob("*.py") for name in REGISTERED.findall(path.read_bytes())
     )
+
+
+def check_backbone(name: str) -> None:
+    """Refuse a backbone that timm does not have.
+
+    Raises:
+        UserError: Naming the nearest one.
+    """
+    known = backbone_names()
+    if name not in known:
+        raise UserError(f"timm has no backbone called {name!r}; {nearest(name, known)}", key="model.backbone")

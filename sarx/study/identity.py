@@ -81,6 +81,12 @@ def training_code() -> Code:
     return Code(total, files)
 
 
+def part_digest(part: str) -> str:
+    """Digest the sources of one part, such as ``data``."""
+    own = {path: digest for path, digest in training_code().files.items() if path.startswith(f"{part}/")}
+    return hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()[:16]
+
+
 def source_digest(text: str) -> str:
     """Digest Python source; comments, docstrings, blank lines and trailing spaces do not count."""
     lines = text.splitlines()

@@ -194,7 +194,8 @@ def read_ablation(part: Any) -> Ablation:
     factors = part.get("factors", {})
     if not isinstance(factors, Mapping):
         raise UserError(
-            "expected factors such as 'model: [fcn_lcnet_050, fcn_test_convnext]'", key="ablation.factors"
+            "expected factors such as 'model: [fcn_test_efficientnet, fcn_test_convnext]'",
+            key="ablation.factors",
         )
     for key, levels in factors.items():
         at = f"ablation.factors.{key}"

@@ -65,7 +65,7 @@ class TrainConfig:
         if self.model.decoder not in wanted:
             raise UserError(
                 f"{self.model.decoder!r} does not fit data={self.data.name} ({self.data.task}), which needs "
-                f"{' or '.join(wanted)}; choose a model such as model={wanted[0]}_lcnet_050",
+                f"{' or '.join(wanted)}; choose a model such as model={wanted[0]}_test_efficientnet",
                 key="model.decoder",
             )
 

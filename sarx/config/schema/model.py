@@ -15,8 +15,8 @@ class ModelConfig:
     concatenated branches have (HRNet-W48: 720).
     """
 
-    name: str = option("fcn_lcnet_050", identity=False)  # a label; what is built is said below
-    backbone: str = "lcnet_050"
+    name: str = option("", identity=False)  # a label; what is built is said below
+    backbone: str = "test_efficientnet"
     decoder: str = option("fcn", choices=("fcn", "pool"))
     feature_dim: int | None = option(None, low=2, high=8192)
     dropout: float = option(0.0, low=0.0, below=1.0)

@@ -1,0 +1,80 @@
+# sarx: bare `just` lists the recipes. Everything runs from .venv, which `just setup` makes.
+set shell := ["bash", "-euo", "pipefail", "-c"]
+set positional-arguments
+
+export RAY_AUTH_MODE := "token"
+export RAY_USAGE_STATS_ENABLED := "0"
+python := ".venv/bin/python"
+
+# list the recipes
+[private]
+default:
+    @just --list --unsorted
+
+# make .venv and install what constraints.txt pins; does nothing when nothing changed
+setup:
+    @[ -x {{python}} ] || python3 -m venv .venv
+    @stamp="$(cat pyproject.toml constraints.txt | sha256sum) $(pwd)"; \
+    if [ "$(cat .venv/.sarx-setup 2>/dev/null)" != "$stamp" ]; then \
+        echo "setting up .venv (a few minutes, 6.6 GB)"; \
+        {{python}} -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'; \
+        grep -q '^export RAY_AUTH_MODE=token' .venv/bin/activate || printf 'export RAY_AUTH_MODE=token\nexport RAY_USAGE_STATS_ENABLED=0\n' >> .venv/bin/activate; \
+        echo "$stamp" > .venv/.sarx-setup; \
+    fi
+
+# SAR against plain cross-entropy on the embedded data: search, confirm, table (about 3 minutes)
+demo: setup
+    @{{python}} -m sarx.tune search_spaces/demo.yaml --on-code-change rerun
+    @{{python}} -m analysis demo
+
+# train once: just train data=digit_scenes model=fcn_lcnet_050 regularizer=sar
+train *arguments: setup
+    @{{python}} -m sarx.train "$@"
+
+# run or continue a study on this machine: just tune search_spaces/ablation.yaml [--dry-run] [--set KEY=VALUE ...]
+tune *arguments: setup
+    @{{python}} -m sarx.tune "$@"
+
+# tables and figures of a study (default: the one changed last)
+analyze *arguments: setup
+    @{{python}} -m analysis "$@"
+
+# look at a study's curves, hyperparameters and pictures (default: all studies)
+tensorboard study="" *arguments="": setup
+    @shift || true; .venv/bin/tensorboard --host 127.0.0.1 --logdir "${SARX_STORAGE:-results}/{{study}}" "$@"
+
+# start a Ray cluster on this machine that takes jobs
+up: setup
+    @{{python}} -m sarx.cluster.local up
+
+# end the cluster that `just up` started, and nothing else
+down: setup
+    @{{python}} -m sarx.cluster.local down
+
+# submit a study to the cluster and follow its log
+job study *arguments: setup
+    @.venv/bin/ray job submit -- python -m sarx.tune "$@"
+
+# all fast tests (under 10 minutes on 2 cores)
+test *arguments: setup
+    @.venv/bin/pytest -n 2 "$@"
+
+# tests with real kills, clusters and job submission
+test-slow *arguments: setup
+    @.venv/bin/pytest -m slow -rs --timeout 900 "$@"
+
+# ruff, mypy --strict, import-linter
+check: setup
+    @.venv/bin/ruff check .
+    @.venv/bin/ruff format --check .
+    @.venv/bin/mypy
+    @.venv/bin/lint-imports
+
+# a benchmark of tests/benchmarks by name, e.g. just bench scenes; exit 1 if a bar is missed
+bench name *arguments: setup
+    @shift; {{python}} tests/benchmarks/{{name}}.py "$@"
+
+# remove caches; results are never touched
+clean:
+    rm -rf .ruff_cache .mypy_cache .pytest_cache .import_linter_cache .hypothesis build "${SARX_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/sarx}/arrays"
+    find sarx analysis tests -name __pycache__ -type d -prune -exec rm -rf {} +

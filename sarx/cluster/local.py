@@ -1,0 +1,184 @@
+"""A Ray cluster on this machine for submitted jobs: ``python -m sarx.cluster.local up | down``.
+
+``up`` records what it started in ``.sarx/cluster.json``; ``down`` ends those processes and no others.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+from sarx.cluster.resources import ENVIRONMENT
+from sarx.config.errors import UserError
+
+RECORD = Path(".sarx/cluster.json")
+DASHBOARD_PORT = 8265
+WAIT_S = 60.0
+
+
+def up() -> None:
+    """Start a head node on loopback, with token authentication, and wait until it takes jobs.
+
+    Raises:
+        UserError: If a cluster of ours runs already, the port is taken, or Ray does not come up.
+    """
+    if RECORD.exists() and alive(json.loads(RECORD.read_text())["head"]):
+        raise UserError("a cluster is up already; use it, or end it with: just down", where=str(RECORD))
+    if not free(DASHBOARD_PORT):
+        raise UserError(
+            f"port {DASHBOARD_PORT}, where `ray job submit` looks for a cluster, is in use by another process; "
+            "end that one first",
+            where="just up",
+        )
+    RECORD.parent.mkdir(exist_ok=True)
+    environment = {**os.environ, **{k: os.environ.get(k, v) for k, v in ENVIRONMENT.items()}}
+    bin_folder = Path(sys.executable).parent
+    environment["PATH"] = f"{bin_folder}{os.pathsep}{environment['PATH']}"
+    ray = str(bin_folder / "ray")
+    subprocess.run([ray, "get-auth-token", "--generate"], env=environment, check=True, capture_output=True)
+    temporary = tempfile.mkdtemp(prefix="sarx-ray-")
+    log = RECORD.parent / "cluster.log"
+    ports = {"gcs": unused_port(), "dashboard": DASHBOARD_PORT}
+    command = [ray, "start", "--head", "--block", "--node-ip-address=127.0.0.1", "--disable-usage-stats"]
+    command += [f"--port={ports['gcs']}", "--ray-client-server-port=0", f"--temp-dir={temporary}"]
+    command += [
+        "--include-dashboard=true",
+        "--dashboard-host=127.0.0.1",
+        f"--dashboard-port={DASHBOARD_PORT}",
+    ]
+    with log.open("wb") as output:
+        head = subprocess.Popen(
+            command,
+            env=environment,
+            stdout=output,
+            stderr=output,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+    record = {"head": identity(head.pid), "ports": ports, "temporary": temporary, "log": str(log)}
+    RECORD.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    deadline = time.monotonic() + WAIT_S
+    while not answers(DASHBOARD_PORT):
+        if head.poll() is not None or time.monotonic() > deadline:
+            down()
+            raise UserError(f"Ray did not come up; see {log}", where="just up")
+        time.sleep(0.3)
+    RECORD.write_text(
+        json.dumps({**record, "processes": family(head.pid)}, indent=1) + "\n", encoding="utf-8"
+    )
+    print(f"cluster up: jobs and dashboard at http://127.0.0.1:{DASHBOARD_PORT} (token authentication on)")
+    print("next: ray job submit -- python -m sarx.tune search_spaces/ablation.yaml")
+
+
+def down() -> None:
+    """End the cluster that ``up`` started, with everything it started in turn."""
+    if not RECORD.exists():
+        print("no cluster of ours is up")
+        return
+    record = json.loads(RECORD.read_text())
+    ours = {entry["pid"]: entry for entry in record.get("processes", []) if alive(entry)}
+    if alive(record["head"]):
+        ours |= {entry["pid"]: entry for entry in family(record["head"]["pid"])}
+        os.kill(record["head"]["pid"], signal.SIGTERM)
+    deadline = time.monotonic() + 10
+    while any(alive(entry) for entry in ours.values()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    for entry in ours.values():
+        if alive(entry):
+            os.kill(entry["pid"], signal.SIGKILL)
+    if record["temporary"].startswith(str(Path(tempfile.gettempdir()) / "sarx-ray-")):
+        shutil.rmtree(record["temporary"], ignore_errors=True)
+    RECORD.unlink()
+    print(f"cluster down: {len(ours)} processes ended")
+
+
+def identity(pid: int) -> dict[str, Any]:
+    """Return a process as (pid, start time), which no later process shares."""
+    return {"pid": pid, "started": stat(pid)[19]}
+
+
+def alive(entry: dict[str, Any]) -> bool:
+    """Return whether exactly this process still runs."""
+    try:
+        fields = stat(entry["pid"])
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return fields[19] == entry["started"] and fields[0] != "Z"
+
+
+def stat(pid: int) -> list[str]:
+    """Return the fields of /proc/PID/stat after the command name: state, parent, ..."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+
+
+def family(pid: int) -> list[dict[str, Any]]:
+    """Return a process and all its descendants."""
+    children: dict[int, list[int]] = {}
+    for path in Path("/proc").iterdir():
+        if path.name.isdigit():
+            try:
+                children.setdefault(int(stat(int(path.name))[1]), []).append(int(path.name))
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+    found, todo = [], [pid]
+    while todo:
+        current = todo.pop()
+        try:
+            found.append(identity(current))
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        todo += children.get(current, [])
+    return found
+
+
+def free(port: int) -> bool:
+    """Return whether nothing listens on a loopback port."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) != 0
+
+
+def unused_port() -> int:
+    """Return a loopback port that nothing uses now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def answers(port: int) -> bool:
+    """Return whether the dashboard speaks HTTP; being refused for want of a token counts."""
+    try:
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/api/version", timeout=2).close()
+    except urllib.error.HTTPError as error:
+        return error.code in (401, 403)
+    except OSError:
+        return False
+    return True
+
+
+def main() -> int:
+    """Run ``up`` or ``down``."""
+    parser = argparse.ArgumentParser(prog="python -m sarx.cluster.local", description=__doc__.splitlines()[0])
+    parser.add_argument("action", choices=("up", "down"))
+    action = parser.parse_args().action
+    try:
+        (up if action == "up" else down)()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
