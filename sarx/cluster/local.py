@@ -50,9 +50,13 @@ def up() -> None:
     subprocess.run([ray, "get-auth-token", "--generate"], env=environment, check=True, capture_output=True)
     temporary = tempfile.mkdtemp(prefix="sarx-ray-")
     log = RECORD.parent / "cluster.log"
-    ports = {"gcs": unused_port(), "dashboard": DASHBOARD_PORT}
+    ports = {"gcs": unused_port(), "client": unused_port(), "dashboard": DASHBOARD_PORT}
     command = [ray, "start", "--head", "--block", "--node-ip-address=127.0.0.1", "--disable-usage-stats"]
-    command += [f"--port={ports['gcs']}", "--ray-client-server-port=0", f"--temp-dir={temporary}"]
+    command += [
+        f"--port={ports['gcs']}",
+        f"--ray-client-server-port={ports['client']}",
+        f"--temp-dir={temporary}",
+    ]
     command += [
         "--include-dashboard=true",
         "--dashboard-host=127.0.0.1",
