@@ -38,7 +38,7 @@ def up() -> None:
         raise UserError("a cluster is up already; use it, or end it with: just down", where=str(RECORD))
     if not free(DASHBOARD_PORT):
         raise UserError(
-            f"port {DASHBOARD_PORT}, where `ray job submit` looks for a cluster, is in use by another process; "
+            f"port {DASHBOARD_PORT}, where `ray job submit` looks, is in use by another process; "
             "end that one first",
             where="just up",
         )
