@@ -107,19 +107,18 @@ def captured(log: Path, heading: str) -> Iterator[None]:
     sys.stdout.flush()
     sys.stderr.flush()
     saved = [(fd, os.dup(fd)) for fd in (1, 2)]
-    with log.open("a", encoding="utf-8") as handle:
+    with log.open("a", encoding="utf-8", buffering=1) as handle:
         for fd, _ in saved:
             os.dup2(handle.fileno(), fd)
         try:
-            yield
+            with contextlib.redirect_stdout(handle), contextlib.redirect_stderr(handle):
+                yield
         finally:
             kind, error, _ = sys.exc_info()
             if kind is not None and error is not None and kind is not GeneratorExit:
                 handle.write(traceback.format_exc())
                 handle.write(f"{heading} failed: {kind.__name__}: {error}\n")
                 handle.flush()
-            sys.stdout.flush()
-            sys.stderr.flush()
             for fd, copy in saved:
                 os.dup2(copy, fd)
                 os.close(copy)

@@ -1,0 +1,54 @@
+"""A run small enough for a unit test: 32 scenes, 6 steps in 3 epochs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+
+from sarx.config.compose import compose
+from sarx.config.schema import TrainConfig
+from sarx.data import Split
+
+TINY = {
+    "model": "fcn_test_efficientnet",
+    "data.num_train": 32,
+    "training.steps": 6,
+    "training.eval_every": 2,
+    "training.batch_size": 4,
+}
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def _short_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Evaluate on the first 20 scenes: these tests are about the loop, not about scores."""
+    import sarx.training.loop
+    import sarx.training.report
+
+    for module in (sarx.training.loop, sarx.training.report):
+        original = module.load_split
+
+        def short(config: Any, seed: int, split: str, original: Any = original) -> Split:
+            whole = original(config, seed, split)
+            return whole if split == "train" else Split(whole.images[:20], whole.labels[:20])
+
+        monkeypatch.setattr(module, "load_split", short)
+
+
+@pytest.fixture
+def tiny() -> Callable[..., TrainConfig]:
+    def make(**overrides: Any) -> TrainConfig:
+        pairs = {key.replace("__", "."): value for key, value in overrides.items()}
+        return compose({**TINY, **pairs})
+
+    return make
