@@ -40,12 +40,12 @@ analyze *arguments: setup
     @{{python}} -m analysis "$@"
 
 # look at a study's curves, hyperparameters and pictures (default: all studies)
-tensorboard study="" *arguments="": setup
-    @shift || true; .venv/bin/tensorboard --host 127.0.0.1 --logdir "${SARX_STORAGE:-results}/{{study}}" "$@"
+tensorboard *study: setup
+    @.venv/bin/tensorboard --host 127.0.0.1 --logdir "${SARX_STORAGE:-results}/${1:-}" "${@:2}"
 
 # start a Ray cluster on this machine that takes jobs
-up: setup
-    @{{python}} -m sarx.cluster.local up
+up *arguments: setup
+    @{{python}} -m sarx.cluster.local up "$@"
 
 # end the cluster that `just up` started, and nothing else
 down: setup

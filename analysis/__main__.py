@@ -33,11 +33,11 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     console = _console()
     if options.study is None:
-        console.print(f"the study that changed last: {folder}", markup=False, highlight=False)
+        print(f"the study that changed last: {folder}")
     print_report(report, console)
     for path in paths:
         print(path)
-    print("curves and images: just tensorboard")
+    print(f"curves and images: just tensorboard {folder.name}")
     return 0
 
 

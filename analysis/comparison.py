@@ -15,7 +15,8 @@ from analysis.opened import Study
 from analysis.statistics import Array, holm, interquartile_mean, mean_interval, pair_correlation, paired_t_p
 from analysis.verdict import Verdicts, judge
 
-DIAGNOSTICS = ("train/gate_open_share", "train/first_open_step", "train/aux_zero_share")
+FIRST_OPEN = "train/first_open_step"
+DIAGNOSTICS = ("train/gate_open_share", FIRST_OPEN, "train/aux_zero_share")
 MOST_BAD_SHARE = 0.2  # with more diverged seeds than this a row has no mark (protocol 12)
 
 
@@ -96,6 +97,8 @@ def _values(study: Study, metrics: pl.DataFrame, names: list[str]) -> dict[str, 
         "level", "arm", "index", "metric", "value"
     ).iter_rows():
         row = row_of.get((level, arm))
+        if name == FIRST_OPEN and value is not None and value < 0:
+            continue  # -1: the gate never opened, so there is no first step to average
         if row is not None and name in values and 0 <= seed < study.seeds and value is not None:
             values[name][row, seed] = value
     return values

@@ -114,6 +114,11 @@ def read_study(events: pl.DataFrame) -> Study:
         looks += known and any(_WATCHED[key] for key in changed)
         when = "after confirm results were known" if known else "before any confirm result"
         changes += [f"start {number}, {when}: {_change(key, before, after)}" for key in changed]
+        kept = (after.get("code") or {}).get("kept") or []
+        if kept:
+            changes.append(
+                f"start {number}: the training code had changed ({', '.join(kept)}) and trials were kept"
+            )
     return _study(payloads[-1], tuple(changes), looks)
 
 

@@ -19,7 +19,9 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "study", type=Path, metavar="STUDY.yaml", help="the study; the same command resumes it"
     )
-    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="e.g. confirm.seeds=2")
+    parser.add_argument(
+        "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="e.g. confirm.seeds=2"
+    )
     parser.add_argument("--dry-run", action="store_true", help="print the plan and its cost, run nothing")
     parser.add_argument("--storage", help="folder of the results (default: SARX_STORAGE, else results/)")
     parser.add_argument("--address", help="Ray cluster to join (default: RAY_ADDRESS, else a local one)")
@@ -35,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return run(options)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print("error: " + " ".join(str(error).splitlines()), file=sys.stderr)
         return 2
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sys
 import time
@@ -72,6 +73,7 @@ def fit(study: Study, engine: Engine, folder: StudyFolder, monitor: Monitor) -> 
             ),
         )
         tuner.fit()
+    shutil.rmtree(scratch(folder), ignore_errors=True)
     if searcher.broken is not None:
         raise searcher.broken
     ray.shutdown()

@@ -28,18 +28,21 @@ DASHBOARD_PORT = 8265
 WAIT_S = 60.0
 
 
-def up() -> None:
+def up(port: int = DASHBOARD_PORT) -> None:
     """Start a head node on loopback, with token authentication, and wait until it takes jobs.
+
+    Args:
+        port: Port of the job server and dashboard.
 
     Raises:
         UserError: If a cluster of ours runs already, the port is taken, or Ray does not come up.
     """
     if RECORD.exists() and alive(json.loads(RECORD.read_text())["head"]):
         raise UserError("a cluster is up already; use it, or end it with: just down", where=str(RECORD))
-    if not free(DASHBOARD_PORT):
+    if not free(port):
         raise UserError(
-            f"port {DASHBOARD_PORT}, where `ray job submit` looks, is in use by another process; "
-            "end that one first",
+            f"port {port}, for jobs and dashboard, is in use by another process; end that one or choose "
+            "another with --port",
             where="just up",
         )
     RECORD.parent.mkdir(exist_ok=True)
@@ -50,7 +53,7 @@ def up() -> None:
     subprocess.run([ray, "get-auth-token", "--generate"], env=environment, check=True, capture_output=True)
     temporary = tempfile.mkdtemp(prefix="sarx-ray-")
     log = RECORD.parent / "cluster.log"
-    ports = {"gcs": unused_port(), "client": unused_port(), "dashboard": DASHBOARD_PORT}
+    ports = {"gcs": unused_port(), "client": unused_port(), "dashboard": port}
     command = [ray, "start", "--head", "--block", "--node-ip-address=127.0.0.1", "--disable-usage-stats"]
     command += [
         f"--port={ports['gcs']}",
@@ -60,7 +63,7 @@ def up() -> None:
     command += [
         "--include-dashboard=true",
         "--dashboard-host=127.0.0.1",
-        f"--dashboard-port={DASHBOARD_PORT}",
+        f"--dashboard-port={port}",
     ]
     with log.open("wb") as output:
         head = subprocess.Popen(
@@ -74,7 +77,7 @@ def up() -> None:
     record = {"head": identity(head.pid), "ports": ports, "temporary": temporary, "log": str(log)}
     RECORD.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     deadline = time.monotonic() + WAIT_S
-    while not answers(DASHBOARD_PORT):
+    while not answers(port):
         if head.poll() is not None or time.monotonic() > deadline:
             down()
             raise UserError(f"Ray did not come up; see {log}", where="just up")
@@ -82,7 +85,9 @@ def up() -> None:
     RECORD.write_text(
         json.dumps({**record, "processes": family(head.pid)}, indent=1) + "\n", encoding="utf-8"
     )
-    print(f"cluster up: jobs and dashboard at http://127.0.0.1:{DASHBOARD_PORT} (token authentication on)")
+    print(f"cluster up: jobs and dashboard at http://127.0.0.1:{port} (token authentication on)")
+    if port != DASHBOARD_PORT:
+        print(f"first: export RAY_API_SERVER_ADDRESS=http://127.0.0.1:{port}")
     print("next: ray job submit -- python -m sarx.tune search_spaces/ablation.yaml")
 
 
@@ -175,9 +180,10 @@ def main() -> int:
     """Run ``up`` or ``down``."""
     parser = argparse.ArgumentParser(prog="python -m sarx.cluster.local", description=__doc__.splitlines()[0])
     parser.add_argument("action", choices=("up", "down"))
-    action = parser.parse_args().action
+    parser.add_argument("--port", type=int, default=DASHBOARD_PORT, help="of jobs and dashboard (up)")
+    options = parser.parse_args()
     try:
-        (up if action == "up" else down)()
+        up(options.port) if options.action == "up" else down()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -17,6 +17,9 @@ from sarx.config.errors import UserError, nearest
 from sarx.config.schema import EXCLUSIVE, GROUPS, TrainConfig, as_dict, build, dotted_keys
 from sarx.config.schema.options import field_types
 
+UNREADABLE = (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError)
+"""What PyYAML raises on bad text: its own errors, and others on bad dates and on tags that do not fit."""
+
 CONF = Path(__file__).resolve().parents[1] / "conf"
 
 
@@ -116,8 +119,8 @@ def parse_overrides(texts: Sequence[str]) -> dict[str, Any]:
             raise UserError("given twice", key=key)
         try:
             pairs[key] = value if key in GROUPS else yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise UserError(f"cannot read the value {value!r}", key=key) from error
+        except UNREADABLE:
+            raise UserError(f"cannot read the value {value!r}", key=key) from None
     return pairs
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sarx.config.compose import override
+from sarx.config.errors import UserError, nearest
 from sarx.config.schema import TrainConfig, as_dict, build
 from sarx.search.propose import HISTORY_FREE, propose
 from sarx.search.state import DECIDED, FINISHED, NEW, RUNNING, Record, apply, replay
@@ -130,11 +131,13 @@ class Engine:
     def epoch_done(self, segment: Segment, result: Mapping[str, Any]) -> None:
         """Record an epoch that is not the last."""
         if self._current(segment):
+            self._check_objective(segment, result)
             self._write("epoch", **_outcome(segment, result))
 
     def finished(self, segment: Segment, result: Mapping[str, Any]) -> None:
         """Record the last epoch of a trial; from here on it never runs again."""
         if self._current(segment):
+            self._check_objective(segment, result)
             self._write("trial_finished", sync=True, **_outcome(segment, result))
             self.advance()
 
@@ -156,6 +159,14 @@ class Engine:
             return True
         self._write("dropped", trial_id=segment.trial_id, attempt=segment.attempt, phase=segment.phase)
         return False
+
+    def _check_objective(self, segment: Segment, result: Mapping[str, Any]) -> None:
+        wanted, metrics = self.study.objective.metric, result["metrics"]
+        if segment.phase == SEARCH and wanted not in metrics:
+            known = [name for name in metrics if name.startswith("val/")]
+            raise UserError(
+                f"trials have no metric {wanted!r}; {nearest(wanted, known)}", key="objective.metric"
+            )
 
     def _write(self, event: str, *, sync: bool = False, **columns: Any) -> None:
         apply(self.records, self.ledger.append(event, sync=sync, **columns), self.study.max_failures)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,10 +12,13 @@ from typing import Any
 from sarx.config.compose import compose, parse_overrides
 from sarx.config.errors import UserError, nearest
 from sarx.config.schema import EXCLUSIVE, GROUPS, TrainConfig, as_dict, dotted_keys
+from sarx.study.identity import canonical
 from sarx.study.load import located
 from sarx.study.schema import Study
 from sarx.study.source import Source
 from sarx.study.space import Parameter
+
+MAX_ARMS = 1000
 
 
 @dataclass(frozen=True)
@@ -41,12 +45,9 @@ def make_arms(study: Study, source: Source) -> list[Arm]:
         UserError: With the position, for overrides that do not compose, parameters that no arm has, arms that
             are equal, or an arm with nothing to tune while others tune.
     """
-    base = parse_overrides(study.base)
+    base = read_base(study, source)
     with located(source):
-        for i, text in enumerate(study.base):
-            key = text.partition("=")[0].strip()
-            if key not in GROUPS and "." not in key:
-                raise UserError(f"unknown key; {nearest(key, GROUPS)}", key=f"base.{i}")
+        check_keys_of_arms(study)
     with composing(study, source, base, {}, None):
         compose(base)
     arms = []
@@ -58,6 +59,37 @@ def make_arms(study: Study, source: Source) -> list[Arm]:
     with located(source):
         check_arms(study, arms)
     return arms
+
+
+def read_base(study: Study, source: Source) -> dict[str, Any]:
+    """Return what all arms share."""
+    base: dict[str, Any] = {}
+    with located(source):
+        for i, text in enumerate(study.base):
+            ((key, value),) = parse_overrides([text]).items()
+            if key not in GROUPS and "." not in key:
+                raise UserError(f"{key}: unknown key; {nearest(key, GROUPS)}", key=f"base.{i}")
+            if key in base:
+                raise UserError(f"{key}: given twice", key=f"base.{i}")
+            base[key] = value
+    return base
+
+
+def check_keys_of_arms(study: Study) -> None:
+    """Refuse more arms than a table can hold, keys that an arm may not set, and two spellings searched."""
+    arms, factors = study.ablation.arms, study.ablation.factors
+    if (count := len(arms) * math.prod(map(len, factors.values()))) > MAX_ARMS:
+        raise UserError(f"{count} arms are more than a study may have ({MAX_ARMS})", key="ablation.factors")
+    for place, keys in {"factors": factors, **{f"arms.{name}": arms[name] for name in arms}}.items():
+        for key in ("seed", "role"):
+            if key in keys:
+                raise UserError(
+                    "seeds and roles are the study's; write 'seed: 1' at the top to draw other seeds",
+                    key=f"ablation.{place}.{key}",
+                )
+    for first, second in EXCLUSIVE:
+        if {first, second} <= {*study.search.parameters}:
+            raise UserError(f"is the same quantity as {first}; remove one", key=f"search.parameters.{second}")
 
 
 def make_arm(
@@ -72,7 +104,9 @@ def make_arm(
     """Compose one arm: base, then factor levels, then its own overrides."""
     replaced = {key for key in (*factors, *overrides) if key in GROUPS}
     inherited = {key for key in base if key not in GROUPS and key.partition(".")[0] in replaced}
-    pairs = {**base, **factors, **overrides}
+    own = {**factors, **overrides}
+    spelt = {other for pair in EXCLUSIVE for other in pair if set(pair) & set(own) and other not in own}
+    pairs = {**{key: value for key, value in base.items() if key not in spelt}, **own}
     optional = frozenset(key for key in inherited if key not in factors and key not in overrides)
     with composing(study, source, base, factors, name):
         config = compose(pairs, optional=optional)
@@ -131,10 +165,10 @@ def check_arms(study: Study, arms: list[Arm]) -> None:
             )
     seen: dict[str, Arm] = {}
     for arm in arms:
-        same = repr((as_dict(arm.config), arm.space))
+        same = repr((canonical(arm.config), arm.space))
         if same in seen:
             raise UserError(
-                f"arms {seen[same].name!r} and {arm.name!r} are equal (same options, same search space); "
+                f"arms {seen[same].key!r} and {arm.key!r} are equal (same options, same search space); "
                 "remove one",
                 key=f"ablation.arms.{arm.name}",
             )
@@ -151,8 +185,25 @@ def check_arms(study: Study, arms: list[Arm]) -> None:
 def check_backbones(arms: list[Arm], source: Source, known: Collection[str]) -> None:
     """Refuse a backbone that the model library does not have."""
     for arm in arms:
-        name = arm.config.model.backbone
-        if name not in known:
-            key = f"ablation.arms.{arm.name}.model.backbone"
+        searched = [p for p in arm.space if p.key == "model.backbone"]
+        for name in (arm.config.model.backbone, *(choice for p in searched for choice in p.choices)):
+            if name in known:
+                continue
             with located(source):
-                raise UserError(f"there is no backbone called {name!r}; {nearest(name, known)}", key=key)
+                raise UserError(
+                    f"there is no backbone called {name!r}; {nearest(name, known)}",
+                    key=backbone_place(arm, source, name),
+                )
+
+
+def backbone_place(arm: Arm, source: Source, name: str) -> str:
+    """Return the dotted key of the study file that chose a backbone for an arm."""
+    key = "model.backbone"
+    if name != arm.config.model.backbone:
+        return f"search.parameters.{key}.choices"
+    if key in source.values["ablation"]["arms"][arm.name]:
+        return f"ablation.arms.{arm.name}.{key}"
+    if key in arm.overrides:
+        return f"ablation.factors.{key}"
+    chosen = [i for i, text in enumerate(source.values["base"]) if text.partition("=")[0].strip() == key]
+    return f"base.{chosen[0]}" if chosen else f"ablation.arms.{arm.name}"

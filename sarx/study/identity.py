@@ -98,9 +98,11 @@ def source_digest(text: str) -> str:
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, documented) and ast.get_docstring(node, clean=False) is not None:
             docstring = node.body[0]
-            assert docstring.end_lineno is not None
-            for row in range(docstring.lineno - 1, docstring.end_lineno):
-                lines[row] = ""
+            first, last = docstring.lineno - 1, (docstring.end_lineno or 0) - 1
+            before = lines[first].encode()[: docstring.col_offset].decode()
+            after = lines[last].encode()[docstring.end_col_offset :].decode()
+            lines[first : last + 1] = [before, *[""] * (last - first)]
+            lines[last] += after
     kept = "\n".join(line.rstrip() for line in lines if line.strip())
     return hashlib.sha256(kept.encode()).hexdigest()[:16]
 

@@ -39,7 +39,7 @@ def decode(line: str) -> Event:
     event = json.loads(line)
     if not separator or not isinstance(event, dict):
         raise ValueError("no checksum")
-    if f"{zlib.crc32((head + '}').encode()):08x}" != event["crc"]:
+    if f"{zlib.crc32((head + '}').encode()):08x}" != event.get("crc"):
         raise ValueError("checksum mismatch")
     return event
 
@@ -86,7 +86,11 @@ class Ledger:
         """Lock and read the ledger in ``folder``."""
         self.path = folder / FILE
         self._lock = take_lock(folder / "lock")
-        self.events: list[Event] = read_events(self.path, mend=True)
+        try:
+            self.events: list[Event] = read_events(self.path, mend=True)
+        except UserError:
+            self._lock.close()
+            raise
         self._seq = self.events[-1]["seq"] + 1 if self.events else 0
         self._file: TextIO = self.path.open("a", encoding="utf-8")
 

@@ -9,17 +9,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
-
 from sarx.config.compose import parse_overrides
 from sarx.config.errors import UserError, nearest
 from sarx.config.schema import GROUPS, owner_of
 from sarx.config.schema.options import check_value, coerce, field_types
 from sarx.study.schema import Ablation, Confirm, Objective, Report, Resources, Search, Study
-from sarx.study.source import Source, read_source
+from sarx.study.source import Source, read_source, read_value
 from sarx.study.space import KEYS, Parameter, read_parameter
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+FIXED = frozenset(
+    ("model.decoder", "training.steps", "training.eval_every", "training.device", "training.images_logged")
+)
 T = TypeVar("T")
 
 
@@ -66,6 +67,8 @@ def located(source: Source) -> Iterator[None]:
         if error.where is not None:
             raise
         key = error.key
+        if any(f"{key}.".startswith(f"{given}.") for given in source.replaced):
+            raise UserError(error.message, key=key, where="--set") from None
         while key:
             for path, place in source.places.items():
                 if ".".join(map(str, path)) == key:
@@ -78,20 +81,17 @@ def located(source: Source) -> Iterator[None]:
 def apply_settings(source: Source, settings: Sequence[str]) -> Source:
     """Replace values of the file by those of ``--set``."""
     values = dict(source.values)
+    replaced = []
     for text in settings:
         key, separator, raw = text.partition("=")
         if not separator:
             raise UserError(f"{text!r}: expected KEY=VALUE, for example confirm.seeds=2", where="--set")
-        if "${" in raw:
-            raise UserError("interpolation is not allowed; write the value itself", key=key, where="--set")
         section, _, name = key.partition(".")
-        try:
-            value = yaml.safe_load(raw)
-        except yaml.YAMLError:
-            raise UserError(f"cannot read the value {raw!r}", key=key, where="--set") from None
         known = {item.name for item in dataclasses.fields(Study)} - {"question", "file"}
         if section not in known:
             raise UserError(f"unknown key; {nearest(section, known)}", key=key, where="--set")
+        value = read_value(raw, f"--set {key}")
+        replaced.append(key)
         if not name:
             values[section] = value
             continue
@@ -99,7 +99,7 @@ def apply_settings(source: Source, settings: Sequence[str]) -> Source:
         if not isinstance(part, dict):
             raise UserError(f"{section} has no parts", key=key, where="--set")
         values[section] = part | {name: value}
-    return dataclasses.replace(source, values=values)
+    return dataclasses.replace(source, values=values, replaced=frozenset(replaced))
 
 
 def check_keys(values: Any, known: Sequence[str], where: str) -> None:
@@ -187,7 +187,7 @@ def read_ablation(part: Any) -> Ablation:
             if isinstance(value, (list, dict)):
                 raise UserError(f"expected one value, found {value!r}", key=f"{at}.{key}")
     reference = part.get("reference", next(iter(arms)))
-    if reference not in arms:
+    if not isinstance(reference, str) or reference not in arms:
         raise UserError(
             f"no arm is called {reference!r}; {nearest(str(reference), arms)}", key="ablation.reference"
         )
@@ -242,6 +242,8 @@ def read_entry(key: str, entry: Any) -> Parameter:
     owners = searchable()
     if key not in owners:
         raise UserError(f"unknown key; {nearest(key, owners)}", key=at)
+    if key.startswith("data.") or key in FIXED:
+        raise UserError("a search may not change the task, the data, the device or the length", key=at)
     check_keys(entry, KEYS, at)
     owner = owners[key]
     item = next(item for item in dataclasses.fields(owner) if item.name == key.partition(".")[2])

@@ -37,12 +37,14 @@ class Report:
     secondary: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        """Check that the metric is of the report split."""
-        if not self.primary.startswith("test/"):
-            raise UserError(
-                f"{self.primary!r} is not a metric of the report split, such as test/miou",
-                key="report.primary",
-            )
+        """Check that the metrics are of the report split."""
+        for key, names in (("primary", [self.primary]), ("secondary", self.secondary)):
+            for name in names:
+                if not name.startswith("test/"):
+                    raise UserError(
+                        f"{name!r} is not a metric of the report split, such as test/miou",
+                        key=f"report.{key}",
+                    )
 
 
 @dataclass(kw_only=True, slots=True)

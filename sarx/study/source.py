@@ -24,6 +24,7 @@ class Source:
     text: str
     values: dict[str, Any]
     places: dict[Path_, tuple[int, int]]
+    replaced: frozenset[str] = frozenset()  # dotted keys given on the command line instead
 
     def where(self, path: Path_) -> str:
         """Return ``file:line:column`` of a path, or of its nearest parent that stands in the file."""
@@ -58,22 +59,24 @@ def read_source(file: Path) -> Source:
         raise UserError(f"{len(raw)} bytes are more than a study may have ({MAX_BYTES})", where=shown)
     try:
         text = raw.decode("utf-8")
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
     except UnicodeDecodeError as error:
         raise UserError(f"is not UTF-8 text (byte {error.start})", where=shown) from None
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        place = f"{shown}:{mark.line + 1}:{mark.column + 1}" if mark else shown
-        raise UserError(f"is not valid YAML: {error.problem or error.context}", where=place) from None
-    except (yaml.YAMLError, RecursionError) as error:
-        raise UserError(f"is not valid YAML: {error}", where=shown) from None
     reader = _Reader(shown)
-    if node is None:
+    values = reader.parse(text)
+    if values is None:
         raise UserError("the file is empty; see search_spaces/demo.yaml for an example", where=shown)
-    values = reader.read(node, (), 0)
     if not isinstance(values, dict):
         raise UserError("expected keys such as 'study:' and 'search:' at the top", where=f"{shown}:1:1")
     return Source(shown, text, values, reader.places)
+
+
+def read_value(text: str, shown: str) -> Any:
+    """Read one value written as YAML, such as that of ``--set``, by the rules of a file.
+
+    Raises:
+        UserError: As ``read_source``, at ``shown``.
+    """
+    return _Reader(shown).parse(text)
 
 
 class _Reader:
@@ -84,6 +87,21 @@ class _Reader:
         self.places: dict[Path_, tuple[int, int]] = {}
         self.nodes = 0
 
+    def parse(self, text: str) -> Any:
+        try:
+            node = yaml.compose(text, Loader=yaml.SafeLoader)
+        except yaml.MarkedYAMLError as error:
+            mark = error.problem_mark or error.context_mark
+            place = f"{self.file}:{mark.line + 1}:{mark.column + 1}" if mark else self.file
+            raise UserError(f"is not valid YAML: {error.problem or error.context}", where=place) from None
+        except yaml.reader.ReaderError as error:
+            before = text[: error.position].split("\n")
+            place = f"{self.file}:{len(before)}:{len(before[-1]) + 1}"
+            raise UserError(f"is not valid YAML: {error.reason}", where=place) from None
+        except RecursionError:
+            raise UserError("is not valid YAML: nested too deeply", where=f"{self.file}:1:1") from None
+        return None if node is None else self.read(node, (), 0)
+
     def fail(self, node: yaml.Node, message: str) -> UserError:
         mark = node.start_mark
         return UserError(message, where=f"{self.file}:{mark.line + 1}:{mark.column + 1}")
@@ -93,11 +111,18 @@ class _Reader:
         if self.nodes > MAX_NODES or depth > 20:
             raise self.fail(node, "too many values, or values nested too deeply, for a study")
         self.places.setdefault(path, (node.start_mark.line + 1, node.start_mark.column + 1))
+        if node.tag != self.implicit(node):
+            raise self.fail(node, f"tags ({node.tag}) are not allowed; write the plain value")
         if isinstance(node, yaml.MappingNode):
             return self.read_mapping(node, path, depth)
         if isinstance(node, yaml.SequenceNode):
             return [self.read(item, (*path, i), depth + 1) for i, item in enumerate(node.value)]
         return self.read_scalar(node)
+
+    def implicit(self, node: yaml.Node) -> str:
+        plain = isinstance(node, yaml.ScalarNode) and not node.style
+        loader: Any = yaml.SafeLoader("")
+        return str(loader.resolve(type(node), node.value, (plain, not plain)))
 
     def read_mapping(self, node: yaml.MappingNode, path: Path_, depth: int) -> dict[str, Any]:
         result: dict[str, Any] = {}
@@ -126,6 +151,8 @@ class _Reader:
         except (yaml.YAMLError, ValueError) as error:
             problem = getattr(error, "problem", None) or error
             raise self.fail(node, f"cannot be read: {problem}") from None
+        if isinstance(value, int) and value.bit_length() > 64:
+            raise self.fail(node, "the number is too large")
         if value is not None and not isinstance(value, (bool, int, float, str)):
             return text  # dates and binary stay the text that was written
         return value

@@ -70,7 +70,7 @@ def read_parameter(key: str, values: dict[str, Any], field: dataclasses.Field[An
         step = coerce(step, (int,) if whole else (float,), f"{key}.step")
         if log:
             raise UserError("step does not go with log", key=f"{key}.step")
-        if step <= 0 or step > high - low:
+        if not 0 < step <= high - low:
             raise UserError(
                 f"{step:g} must be above 0 and at most high - low = {high - low:g}", key=f"{key}.step"
             )

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from sarx.config.errors import UserError
+
+SESSION = re.compile(r"session_(latest$|\d{4}-\d{2}-\d{2}_)")  # Ray's name for a session's folder
 
 
 @dataclass(frozen=True)
@@ -46,11 +49,11 @@ def storage_root(given: str | None) -> Path:
         UserError: If it lies inside a folder of Ray's that disappears with the session.
     """
     raw = given or os.environ.get("SARX_STORAGE") or "results"
-    root = Path(raw).expanduser().resolve()
-    parts = root.parts
-    if any(part.startswith("session_") and "ray" in parts[:i] for i, part in enumerate(parts)) or (
-        "runtime_resources" in parts and "working_dir_files" in parts
-    ):
+    try:
+        root = Path(raw).expanduser().resolve()
+    except (OSError, RuntimeError) as error:
+        raise UserError(f"{raw} is not a folder ({error})", where="storage") from None
+    if any(map(SESSION.match, root.parts)) or {"runtime_resources", "working_dir_files"} <= {*root.parts}:
         raise UserError(
             f"{root} lies inside Ray's session folder and would vanish with it; "
             "give --storage DIR or set SARX_STORAGE to a lasting folder that all nodes see",

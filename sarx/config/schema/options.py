@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import sys
 import types
 import typing
 from functools import cache
@@ -58,23 +59,33 @@ def coerce(value: Any, allowed: tuple[type, ...], dotted: str) -> Any:
     Raises:
         UserError: If the value has no faithful reading as one of the types.
     """
+    if isinstance(value, int) and value.bit_length() > 64:
+        raise UserError("the number is too large", key=dotted)
     if type(value) in allowed:
-        return value
+        return value + 0.0 if type(value) is float else value  # -0.0 and 0.0 are one value
     number = value
     if isinstance(value, str) and str not in allowed:
-        try:
-            number = float(value)
-        except ValueError:
-            number = value
+        number = _number(value)
     if isinstance(number, (int, float)) and not isinstance(number, bool):
-        if float in allowed:
-            return float(number)
-        if int in allowed and float(number).is_integer():
+        if float in allowed and abs(number) <= sys.float_info.max:
+            return float(number) + 0.0
+        if float in allowed and isinstance(number, float):
+            return number  # nan or inf: the range check names it
+        if int in allowed and (isinstance(number, int) or number.is_integer()):
             return int(number)
     wanted = " or ".join(
         {"NoneType": "null", "str": "text"}.get(kind.__name__, kind.__name__) for kind in allowed
     )
     raise UserError(f"{value!r} is not {'an' if wanted[0] in 'aeiou' else 'a'} {wanted}", key=dotted)
+
+
+def _number(text: str) -> int | float | str:
+    for read in (int, float):
+        try:
+            return read(text)
+        except ValueError:
+            continue
+    return text
 
 
 def check_value(value: Any, metadata: typing.Mapping[str, Any], dotted: str) -> None:
@@ -91,7 +102,7 @@ def check_value(value: Any, metadata: typing.Mapping[str, Any], dotted: str) -> 
     limits = metadata.get("limits", {})
     low, high, above, below = (limits.get(k) for k in ("low", "high", "above", "below"))
     outside = (
-        not math.isfinite(value)
+        (isinstance(value, float) and not math.isfinite(value))
         or (low is not None and value < low)
         or (high is not None and value > high)
         or (above is not None and value <= above)

@@ -84,7 +84,7 @@ class SarConfig:
         names: set[str] = set()
         if not pulls:
             names |= {"ema_decay", "ema_half_life", "gate", "update_confidence"}
-        if self.gate == "always":
+        if self.gate == "always" and "regularizer.gate" not in searched:
             names.add("update_confidence")
         if not trains_anchors:
             names.add("filter_confidence")
