@@ -45,6 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(options: argparse.Namespace) -> int:
     """Compose, train, print each epoch and write TensorBoard."""
     from sarx.config.compose import compose, parse_overrides
+    from sarx.config.errors import UserError
     from sarx.models.backbone_names import check_backbone
     from sarx.study.storage import open_folder, storage_root
 
@@ -60,6 +61,8 @@ def run(options: argparse.Namespace) -> int:
     from sarx.training.loop import train
     from sarx.training.report import train_and_report
 
+    if config.training.device == "cuda" and not torch.cuda.is_available():
+        raise UserError("no GPU is visible here; use cpu", key="training.device")
     torch.set_num_threads(options.threads)
     code = training_code().digest
     name = trial_id(

@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
     """Load, plan, and unless it is a dry run, run the study."""
     from sarx.cluster.launch import dry_run, start
     from sarx.models.backbone_names import backbone_names
-    from sarx.study.design import check_backbones, make_arms
+    from sarx.study.design import check_backbones, check_devices, make_arms
     from sarx.study.load import load_study
     from sarx.study.plan import describe_plan
     from sarx.study.storage import storage_root
@@ -53,6 +53,7 @@ def run(options: argparse.Namespace) -> int:
     study, source = load_study(options.study, options.set)
     arms = make_arms(study, source)
     check_backbones(arms, source, backbone_names())
+    check_devices(study, arms, source)
     root = storage_root(options.storage)
     print(f"results in {root / study.study}")
     print("\n".join(describe_plan(study, arms)), flush=True)

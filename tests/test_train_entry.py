@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 TINY = ["data.num_train=32", "training.steps=4", "training.eval_every=2", "training.batch_size=4"]
 
@@ -48,6 +49,11 @@ def test_classification_trains_too(tmp_path):
         (["optim.lrr=1"], "optim.lrr: unknown key; did you mean 'optim.lr'?"),
         (["regularizer=sarr"], "did you mean 'sar'?"),
         (["model.backbone=lcnet_05"], "did you mean 'lcnet_0"),
+        pytest.param(
+            ["training.device=cuda"],
+            "training.device: no GPU is visible here; use cpu",
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU"),
+        ),
         (["optim.lr=-1"], "outside the allowed range (0, 10]"),
         (["data=digits_lt"], "model=pool_test_efficientnet"),
     ],
@@ -57,4 +63,4 @@ def test_mistakes_are_one_message_and_exit_code_2(tmp_path, arguments, message):
     assert done.returncode == 2
     assert message in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
-    assert not list(tmp_path.iterdir())
+    assert not list(tmp_path.rglob("*.pt"))

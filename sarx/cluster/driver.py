@@ -15,6 +15,7 @@ from types import FrameType
 from typing import Any
 
 from sarx.cluster.monitor import Monitor, clock, progress
+from sarx.cluster.processes import end_descendants
 from sarx.cluster.resources import connect, prepare_environment
 from sarx.search.engine import Engine
 from sarx.search.state import DIVERGED, FAILED
@@ -90,6 +91,7 @@ def stopping(ledger: Ledger, folder: StudyFolder) -> Iterator[None]:
         sys.stdout.write(f"\nstopped by {name}; nothing finished is lost. Results: {folder.root}\n")
         sys.stdout.write(f"to go on: {command}\n")
         sys.stdout.flush()
+        end_descendants()
         os._exit(128 + number)
 
     previous = {number: signal.signal(number, leave) for number in (signal.SIGINT, signal.SIGTERM)}

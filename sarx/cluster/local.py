@@ -18,8 +18,8 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
-from typing import Any
 
+from sarx.cluster.processes import alive, family, identity
 from sarx.cluster.resources import ENVIRONMENT
 from sarx.config.errors import UserError
 
@@ -111,45 +111,6 @@ def down() -> None:
         shutil.rmtree(record["temporary"], ignore_errors=True)
     RECORD.unlink()
     print(f"cluster down: {len(ours)} processes ended")
-
-
-def identity(pid: int) -> dict[str, Any]:
-    """Return a process as (pid, start time), which no later process shares."""
-    return {"pid": pid, "started": stat(pid)[19]}
-
-
-def alive(entry: dict[str, Any]) -> bool:
-    """Return whether exactly this process still runs."""
-    try:
-        fields = stat(entry["pid"])
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return fields[19] == entry["started"] and fields[0] != "Z"
-
-
-def stat(pid: int) -> list[str]:
-    """Return the fields of /proc/PID/stat after the command name: state, parent, ..."""
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-
-
-def family(pid: int) -> list[dict[str, Any]]:
-    """Return a process and all its descendants."""
-    children: dict[int, list[int]] = {}
-    for path in Path("/proc").iterdir():
-        if path.name.isdigit():
-            try:
-                children.setdefault(int(stat(int(path.name))[1]), []).append(int(path.name))
-            except (FileNotFoundError, ProcessLookupError):
-                continue
-    found, todo = [], [pid]
-    while todo:
-        current = todo.pop()
-        try:
-            found.append(identity(current))
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        todo += children.get(current, [])
-    return found
 
 
 def free(port: int) -> bool:

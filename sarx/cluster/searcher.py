@@ -12,7 +12,8 @@ from ray.tune.search import Searcher
 
 from sarx.cluster.monitor import Monitor
 from sarx.cluster.trial import DIVERGED, encode_segment, failure_reason
-from sarx.search.engine import Engine, Segment
+from sarx.config.schema import as_dict
+from sarx.search.engine import Claim, Engine, Segment
 from sarx.study.ledger_schema import CONFIRM
 from sarx.study.storage import StudyFolder
 from sarx.tensorboard import Board
@@ -109,8 +110,23 @@ class SegmentSearcher(Searcher):
         name = f"{claim.phase}-{claim.index:02d}-{claim.trial_id[:8]}"
         board = Board(self.folder.tensorboard / claim.arm.level / claim.arm.name / name)
         values = {"arm": claim.arm.name, "level": claim.arm.level, "phase": claim.phase, "index": claim.index}
-        board.hyperparameters({**values, **claim.parameters}, claim.trial_id, time.time())
+        board.hyperparameters(values | searched_values(claim, self.engine), claim.trial_id, time.time())
         return board
+
+
+def searched_values(claim: Claim, engine: Engine) -> dict[str, Any]:
+    """Return what a trial uses of every searched option, its defaults included, for the HParams tab.
+
+    Choices are text, since a column must not mix numbers and names.
+    """
+    config = as_dict(claim.config)
+    values = {}
+    for parameter in engine.study.search.parameters.values():
+        group, name = parameter.key.split(".")
+        value = config[group].get(name)
+        if value is not None:
+            values[parameter.key] = str(value) if parameter.kind == "choice" else value
+    return values
 
 
 def clean(folder: StudyFolder, segment: Segment) -> None:

@@ -182,6 +182,18 @@ def check_arms(study: Study, arms: list[Arm]) -> None:
         )
 
 
+def check_devices(study: Study, arms: list[Arm], source: Source) -> None:
+    """Refuse GPUs that are reserved and not used, or used and not reserved."""
+    for arm in arms:
+        device, gpus = arm.config.training.device, study.resources.gpus_per_worker
+        if (device == "cuda") != (gpus > 0):
+            with located(source):
+                raise UserError(
+                    f"{gpus:g} GPUs do not go with training.device={device} of arm {arm.key!r}",
+                    key="resources.gpus_per_worker",
+                )
+
+
 def check_backbones(arms: list[Arm], source: Source, known: Collection[str]) -> None:
     """Refuse a backbone that the model library does not have."""
     for arm in arms:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 
 def detectable_effect(seeds: int, rows: int, power: float = 0.8, alpha: float = 0.05) -> float:
     """Return the paired difference, in SDs of the paired difference, found with the given power.
@@ -22,8 +24,9 @@ def detectable_effect(seeds: int, rows: int, power: float = 0.8, alpha: float = 
 
     def miss(effect: float) -> float:
         shift = effect * seeds**0.5
-        found = stats.nct.sf(critical, freedom, shift) + stats.nct.cdf(-critical, freedom, shift)
-        return float(found) - power
+        found = float(stats.nct.sf(critical, freedom, shift))
+        opposite = float(stats.nct.cdf(-critical, freedom, shift))
+        return found + (0.0 if math.isnan(opposite) else opposite) - power  # nan: far below 1e-9
 
     high = 1.0
     while miss(high) < 0:

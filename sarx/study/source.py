@@ -11,7 +11,7 @@ import yaml
 
 from sarx.config.errors import UserError
 
-Path_ = tuple[str | int, ...]
+KeyPath = tuple[str | int, ...]
 MAX_BYTES = 1_000_000
 MAX_NODES = 20_000
 
@@ -23,10 +23,10 @@ class Source:
     file: str
     text: str
     values: dict[str, Any]
-    places: dict[Path_, tuple[int, int]]
+    places: dict[KeyPath, tuple[int, int]]
     replaced: frozenset[str] = frozenset()  # dotted keys given on the command line instead
 
-    def where(self, path: Path_) -> str:
+    def where(self, path: KeyPath) -> str:
         """Return ``file:line:column`` of a path, or of its nearest parent that stands in the file."""
         while path and path not in self.places:
             path = path[:-1]
@@ -84,7 +84,7 @@ class _Reader:
 
     def __init__(self, file: str) -> None:
         self.file = file
-        self.places: dict[Path_, tuple[int, int]] = {}
+        self.places: dict[KeyPath, tuple[int, int]] = {}
         self.nodes = 0
 
     def parse(self, text: str) -> Any:
@@ -106,7 +106,7 @@ class _Reader:
         mark = node.start_mark
         return UserError(message, where=f"{self.file}:{mark.line + 1}:{mark.column + 1}")
 
-    def read(self, node: yaml.Node, path: Path_, depth: int) -> Any:
+    def read(self, node: yaml.Node, path: KeyPath, depth: int) -> Any:
         self.nodes += 1
         if self.nodes > MAX_NODES or depth > 20:
             raise self.fail(node, "too many values, or values nested too deeply, for a study")
@@ -124,7 +124,7 @@ class _Reader:
         loader: Any = yaml.SafeLoader("")
         return str(loader.resolve(type(node), node.value, (plain, not plain)))
 
-    def read_mapping(self, node: yaml.MappingNode, path: Path_, depth: int) -> dict[str, Any]:
+    def read_mapping(self, node: yaml.MappingNode, path: KeyPath, depth: int) -> dict[str, Any]:
         result: dict[str, Any] = {}
         for key_node, value_node in node.value:
             if not isinstance(key_node, yaml.ScalarNode):

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from sarx.cluster.local import alive, unused_port
+from sarx.cluster.local import unused_port
+from sarx.cluster.processes import alive
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

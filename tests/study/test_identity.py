@@ -38,8 +38,13 @@ def test_golden_ids_are_sixteen_hex_digits_and_differ():
         ["optim.lr=1", "regularizer.pull_weight=2", "regularizer=sar", "loss=cross_entropy"],
         ["optim.lr=1", "regularizer.pull_weight=2", "regularizer.aux_weight=1.0", "optim.momentum=0.9"],
         ["optim.lr=1", "regularizer.pull_weight=2", "training.images_logged=0"],
-        ["optim.lr=1", "regularizer.pull_weight=2", "training=full", "training.steps=400"]
-        + ["training.eval_every=100"],
+        [
+            "optim.lr=1",
+            "regularizer.pull_weight=2",
+            "training=full",
+            "training.steps=400",
+            "training.eval_every=100",
+        ],
     ],
 )
 def test_spelling_does_not_count(same):

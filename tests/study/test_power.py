@@ -19,6 +19,11 @@ def test_more_seeds_and_fewer_rows_see_more():
     assert detectable_effect(8, 5, power=0.5) < detectable_effect(8, 5)
 
 
+@pytest.mark.parametrize("seeds", range(2, 40))
+def test_every_size_has_an_answer(seeds):
+    assert all(0 < detectable_effect(seeds, rows) < 1e4 for rows in (1, 2, 5, 15, 100))
+
+
 def test_against_a_simulation():
     """One real effect among five rows: paired t test at level .05 / 5, 4000 studies of 8 seeds."""
     rng = np.random.default_rng(0)

@@ -32,11 +32,15 @@ class LogitAdjustedConfig:
 
 @dataclass(kw_only=True, slots=True)
 class ClassBalancedConfig:
-    """Cross-entropy weighted by inverse frequency or by the effective number (Cui et al. 2019)."""
+    """Cross-entropy weighted by inverse frequency or by the effective number (Cui et al. 2019).
+
+    The effective number (1 - beta^n) / (1 - beta) saturates at 1 / (1 - beta) counts. Counts are pixels in
+    segmentation, so the paper's .9999, meant for thousands of images, would weight all classes alike.
+    """
 
     name: str = "class_balanced"
     weighting: str = option("effective", choices=("effective", "inverse"))
-    beta: float = option(0.9999, low=0.0, below=1.0)
+    beta: float = option(0.999999, low=0.0, below=1.0)
 
     def __post_init__(self) -> None:
         """Check every field."""
