@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,19 +24,22 @@ class Facts:
         code_versions: digests of the training code behind the table's trials.
         torn: ledger files whose last line was cut off.
         winners: (level, arm) of the rows whose winner has been selected.
-        left_out: finished confirm trials that the plan no longer holds.
+        left_out: finished confirm trials that the plan no longer holds, or of other code.
+        metrics: names of the metrics of the finished confirm trials; whether any value is finite.
     """
 
     code_versions: list[str]
     torn: tuple[str, ...]
     winners: set[tuple[str, str]]
     left_out: int
+    metrics: Mapping[str, bool]
 
 
 def caption(study: Study, comparison: Comparison, facts: Facts) -> list[str]:
     """Return the caption, one statement each."""
     return [
         _split_statement(study),
+        *([study.scores.rstrip(".") + "."] if study.scores else []),
         _tuning_statement(study),
         *_statistics(study, comparison),
         *_pairs(study, comparison),
@@ -69,17 +74,34 @@ def missing(study: Study, comparison: Comparison, facts: Facts) -> list[str]:
     if unselected:
         notes.append(f"No winner selected yet: {', '.join(unselected)}.")
     if failed:
-        notes.append(f"{failed} confirm trials failed; the same command again retries them.")
+        notes.append(f"{failed} confirm trials failed; raise max_failures to have them retried.")
     few = [row.arm for row in comparison.rows if row.counts["finished"] == 1]
     if few:
         notes.append(f"One finished seed, so a value without interval: {', '.join(dict.fromkeys(few))}.")
+    notes += _no_primary(study, comparison, facts)
     if not any(row.is_reference for row in comparison.rows):
         notes.append(f"The plan holds no reference arm {study.reference!r}: no differences.")
     if facts.torn:
         notes.append(f"A last line cut off in the middle was ignored in: {', '.join(facts.torn)}.")
     if facts.left_out:
-        notes.append(f"{facts.left_out} finished confirm trials of an earlier plan are left out.")
+        notes.append(
+            f"{facts.left_out} finished confirm trials of an earlier plan or other code are left out."
+        )
     return notes
+
+
+def _no_primary(study: Study, comparison: Comparison, facts: Facts) -> list[str]:
+    """Say that no finished confirm trial has a value of the primary metric, and which names there are."""
+    finished = sum(row.counts["finished"] + row.counts["not finite"] for row in comparison.rows)
+    if not finished or facts.metrics.get(study.primary):
+        return []
+    if study.primary in facts.metrics:
+        return [f"No finished trial has a finite {study.primary}."]
+    prefixes = (study.primary.partition("/")[0] + "/", "test/", "")
+    candidates = ([name for name in facts.metrics if name.startswith(prefix)] for prefix in prefixes)
+    names = next((found for found in candidates if found), [])
+    near = ", ".join(difflib.get_close_matches(study.primary, names, n=5, cutoff=0.0)) or "no metrics"
+    return [f"No finished trial has a metric called {study.primary}; the ledger has: {near}."]
 
 
 def _split_statement(study: Study) -> str:
@@ -96,10 +118,13 @@ def _split_statement(study: Study) -> str:
 
 def _tuning_statement(study: Study) -> str:
     """Say what the claim is about (protocol 5)."""
-    steps = f", {study.steps} steps each" if study.steps else ""
+    steps = f", {study.steps} steps" if study.steps else ""
     if not study.tuned:
         return f"No arm was tuned: defaults only{steps}."
-    return f"Conditional on the tuned configurations: {study.trials_per_arm} search trials per arm{steps}."
+    return (
+        f"Conditional on the tuned configurations: {study.trials_per_arm} search trials per arm, "
+        f"one seed each{steps}."
+    )
 
 
 def _statistics(study: Study, comparison: Comparison) -> list[str]:

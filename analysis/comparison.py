@@ -122,7 +122,7 @@ def _rows(
     """Return what became of the seeds of each row, and which rows are the same."""
     status = {(level, arm, seed): (trial, state) for level, arm, seed, trial, state in trials.iter_rows()}
     primary = values[study.primary]
-    report = np.stack([array for name, array in values.items() if name.startswith(prefix)])
+    report = np.stack([primary, *(array for name, array in values.items() if name.startswith(prefix))])
     counts: list[Counter[str]] = []
     for number, arm in enumerate(study.arms):
         states = [status.get((arm.level, arm.arm, seed), ("", "waiting"))[1] for seed in range(study.seeds)]

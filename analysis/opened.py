@@ -8,22 +8,9 @@ from typing import Any
 
 import polars as pl
 
+from analysis.changes import changes_and_looks
 from analysis.errors import UserError
 from sarx.study.ledger_schema import CONFIRM
-
-# What a reader of the table must know if it changed between two starts; True: the change, made after
-# results were on the table, counts as another look at them (protocol 11).
-_WATCHED = {
-    "question": False,
-    "objective": True,
-    "report": True,
-    "reference": True,
-    "arms": False,
-    "trials_per_arm": True,
-    "seeds": True,
-    "steps": True,
-    "selection": True,
-}
 
 
 @dataclass(frozen=True)
@@ -53,6 +40,7 @@ class Study:
         secondary: further metrics that are tested, each row and metric a member of one second family.
         higher_is_better: direction of ``primary``.
         budget: a heading for the table, '' without.
+        scores: what the mean score averages over, '' if that needs no saying.
         changes: one sentence for each thing that changed between two starts.
         looks: 1 + the number of such changes, made after confirm results were known.
     """
@@ -72,6 +60,7 @@ class Study:
     steps: int | None
     selection: str
     budget: str
+    scores: str = ""
     changes: tuple[str, ...] = field(default=())
     looks: int = 1
 
@@ -104,22 +93,10 @@ def read_study(events: pl.DataFrame) -> Study:
     payloads = [_payload(seq, text) for seq, text in opened.select("seq", "payload").iter_rows()]
     finished = events.filter((pl.col("event") == "trial_finished") & (pl.col("phase") == CONFIRM))["seq"]
     first_result = finished.min()
-    changes: list[str] = []
-    looks = 1
-    for number, (before, after, seq) in enumerate(
-        zip(payloads, payloads[1:], opened["seq"].to_list()[1:], strict=False), start=2
-    ):
-        changed = [key for key in _WATCHED if before.get(key) != after.get(key)]
-        known = isinstance(first_result, int) and first_result < seq
-        looks += known and any(_WATCHED[key] for key in changed)
-        when = "after confirm results were known" if known else "before any confirm result"
-        changes += [f"start {number}, {when}: {_change(key, before, after)}" for key in changed]
-        kept = (after.get("code") or {}).get("kept") or []
-        if kept:
-            changes.append(
-                f"start {number}: the training code had changed ({', '.join(kept)}) and trials were kept"
-            )
-    return _study(payloads[-1], tuple(changes), looks)
+    changes, looks = changes_and_looks(
+        payloads, opened["seq"].to_list(), first_result if isinstance(first_result, int) else None
+    )
+    return _study(payloads[-1], changes, looks)
 
 
 def _payload(seq: int, text: str | None) -> dict[str, Any]:
@@ -170,6 +147,7 @@ def _study(payload: dict[str, Any], changes: tuple[str, ...], looks: int) -> Stu
         steps=payload.get("steps"),
         selection=payload.get("selection") or metric.partition("/")[0],
         budget=payload.get("budget") or "",
+        scores=payload.get("scores") or "",
         changes=changes,
         looks=looks,
     )
@@ -181,20 +159,3 @@ def _higher_is_better(primary: str, objective: str, mode: str) -> bool:
     if name == objective.rpartition("/")[2]:
         return mode == "max"
     return not any(word in name for word in ("loss", "error", "nll", "ece", "brier"))
-
-
-def _change(key: str, before: dict[str, Any], after: dict[str, Any]) -> str:
-    """Return one sentence on what changed: both values, or for arms the names that came and went."""
-    if key != "arms":
-        return f"{key} {_short(before.get(key))} -> {_short(after.get(key))}"
-    names = [{(row["arm"], row.get("level") or "") for row in payload["arms"]} for payload in (before, after)]
-    added = sorted({arm for arm, _ in names[1] - names[0]})
-    removed = sorted({arm for arm, _ in names[0] - names[1]})
-    parts = [f"{word} {', '.join(arms)}" for word, arms in (("added", added), ("removed", removed)) if arms]
-    return f"arms: {'; '.join(parts) or 'overrides or parameters changed'}"
-
-
-def _short(value: object) -> str:
-    """Return a value as short JSON."""
-    text = json.dumps(value)
-    return text if len(text) <= 80 else text[:77] + "..."

@@ -11,7 +11,14 @@ from analysis.caption import Facts, caption, missing
 from analysis.comparison import Comparison, compare
 from analysis.ledger import read_ledger
 from analysis.opened import Study, read_study
-from analysis.results import code_versions, confirm_metrics, confirm_trials, rows_with_winner, search_summary
+from analysis.results import (
+    code_versions,
+    confirm_metrics,
+    confirm_trials,
+    rows_with_winner,
+    search_summary,
+    trials_left_out,
+)
 from analysis.table import Table, diagnostics_table, level_table, search_table
 
 
@@ -44,10 +51,15 @@ def make_report(folder: Path) -> Report:
     events = ledger.events
     study = read_study(events)
     trials = confirm_trials(events)
-    comparison = compare(study, trials, confirm_metrics(events, trials))
+    metrics = confirm_metrics(events, trials)
+    comparison = compare(study, trials, metrics)
     searches = search_summary(events, study)
     facts = Facts(
-        code_versions(events, trials), ledger.torn, rows_with_winner(events), _left_out(study, trials)
+        code_versions=code_versions(events, trials),
+        torn=ledger.torn,
+        winners=rows_with_winner(events),
+        left_out=trials_left_out(events, trials, study),
+        metrics=_finite_metrics(metrics),
     )
     extras = [search_table(study, searches)] if study.tuned else []
     gate = diagnostics_table(comparison)
@@ -61,10 +73,7 @@ def make_report(folder: Path) -> Report:
     )
 
 
-def _left_out(study: Study, trials: pl.DataFrame) -> int:
-    """Return the number of finished confirm trials that the last plan does not hold."""
-    planned = {(arm.level, arm.arm) for arm in study.arms}
-    finished = trials.filter(pl.col("status") == "finished").select("level", "arm", "index")
-    return sum(
-        (level, arm) not in planned or seed >= study.seeds for level, arm, seed in finished.iter_rows()
-    )
+def _finite_metrics(metrics: pl.DataFrame) -> dict[str, bool]:
+    """Return the names of the metrics, in order; whether any value is finite."""
+    finite = metrics.group_by("metric").agg(pl.col("value").is_finite().any()).sort("metric")
+    return dict(finite.iter_rows())

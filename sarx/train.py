@@ -56,7 +56,7 @@ def run(options: argparse.Namespace) -> int:
     import torch
 
     from sarx.data import fingerprint
-    from sarx.study.identity import identity_versions, training_code, trial_id
+    from sarx.study.identity import training_code, trial_id
     from sarx.tensorboard import Board
     from sarx.training.loop import train
     from sarx.training.report import train_and_report
@@ -64,9 +64,11 @@ def run(options: argparse.Namespace) -> int:
     if config.training.device == "cuda" and not torch.cuda.is_available():
         raise UserError("no GPU is visible here; use cpu", key="training.device")
     torch.set_num_threads(options.threads)
-    code = training_code().digest
     name = trial_id(
-        config, data_fingerprint=fingerprint(config.data), code=code, versions=identity_versions()
+        config,
+        data_fingerprint=fingerprint(config.data),
+        code=training_code().digest,
+        threads=options.threads,
     )
     print(f"trial {name}; results in {folder.trial(name)}", flush=True)
     board = Board(folder.tensorboard / name)

@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(options: argparse.Namespace) -> int:
     """Load, plan, and unless it is a dry run, run the study."""
-    from sarx.cluster.launch import dry_run, start
+    from sarx.cluster.launch import check_metrics, describe_search, dry_run, start
     from sarx.models.backbone_names import backbone_names
     from sarx.study.design import check_backbones, check_devices, make_arms
     from sarx.study.load import load_study
@@ -54,9 +54,10 @@ def run(options: argparse.Namespace) -> int:
     arms = make_arms(study, source)
     check_backbones(arms, source, backbone_names())
     check_devices(study, arms, source)
+    check_metrics(study, arms, source)
     root = storage_root(options.storage)
     print(f"results in {root / study.study}")
-    print("\n".join(describe_plan(study, arms)), flush=True)
+    print("\n".join([*describe_plan(study, arms), *describe_search(study, arms)]), flush=True)
     if options.dry_run:
         return dry_run(study, arms)
     return start(study, arms, root, address=options.address, on_code_change=options.on_code_change)

@@ -44,7 +44,10 @@ def run_study(study: Study, arms: list[Arm], engine: Engine, folder: StudyFolder
         print(f"running {left} trials, {slots} at a time; results in {folder.root}", flush=True)
         with stopping(engine.ledger, folder):
             fit(study, engine, folder, monitor)
-    engine.ledger.append("study_finished", sync=True, payload=json.dumps({"reason": "nothing left to run"}))
+    if engine.done:
+        engine.ledger.append(
+            "study_finished", sync=True, payload=json.dumps({"reason": "nothing left to run"})
+        )
     return summarise(engine, folder, time.monotonic() - monitor.started)
 
 

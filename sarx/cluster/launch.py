@@ -11,18 +11,24 @@ from pathlib import Path
 
 from sarx.cluster.driver import run_study
 from sarx.cluster.resources import check_local
-from sarx.config.errors import UserError
+from sarx.config.errors import UserError, nearest
 from sarx.config.schema import TrainConfig, as_dict
 from sarx.search.engine import Engine
+from sarx.search.propose import confounding
 from sarx.study.design import Arm
-from sarx.study.identity import identity_versions, training_code, trial_id
+from sarx.study.identity import training_code, trial_id
 from sarx.study.ledger import Ledger
+from sarx.study.load import located
 from sarx.study.opening import open_study, opened_payload, settle_code
 from sarx.study.plan import Timing, describe_cost
 from sarx.study.power import describe_power
 from sarx.study.schema import Study
+from sarx.study.source import Source
 from sarx.study.storage import open_folder
 from sarx.tensorboard import declare
+
+CONFOUNDED = 0.6
+"""Correlation of two parameters over the proposals above which the plan says what that means."""
 
 
 def start(
@@ -42,10 +48,10 @@ def start(
                 config,
                 data_fingerprint=fingerprint(config.data),
                 code=code.digest,
-                versions=identity_versions(),
+                threads=study.resources.cpus_per_worker,
             )
 
-        payload = opened_payload(study, arms, code, kept)
+        payload = opened_payload(study, arms, code, kept, describe_scores(arms))
         open_study(ledger, payload, folder.root / "study.lock")
         (folder.root / "study.yaml").write_text(study.file, encoding="utf-8")
         declare(
@@ -54,8 +60,63 @@ def start(
             ["arm", "level", "phase", "index", *study.search.parameters],
             time.time(),
         )
-        engine = Engine(study, arms, ledger, identify)
+        engine = Engine(study, arms, ledger, identify, code.digest)
         return run_study(study, arms, engine, folder, address)
+
+
+def check_metrics(study: Study, arms: list[Arm], source: Source) -> None:
+    """Refuse a metric that no trial will have.
+
+    Raises:
+        UserError: Naming the nearest one.
+    """
+    from sarx.data import describe, score_names
+
+    for arm in arms:
+        names = score_names(describe(arm.config.data, 0))
+        wanted = [("objective.metric", study.objective.metric, "val")]
+        wanted += [("report.primary", study.report.primary, "test")]
+        wanted += [("report.secondary", name, "test") for name in study.report.secondary]
+        for key, metric, split in wanted:
+            known = [f"{split}/{name}" for name in names]
+            if metric not in known:
+                with located(source):
+                    raise UserError(
+                        f"trials have no metric called {metric!r}; {nearest(metric, known)}", key=key
+                    )
+
+
+def describe_search(study: Study, arms: list[Arm]) -> list[str]:
+    """Say how far the proposals let the effects of two parameters be told apart."""
+    space = tuple(study.search.parameters.values())
+    sampler, trials = study.search.sampler, study.search.trials_per_arm
+    found = [
+        confounding(space, own, sampler, seed=study.seed, trials=trials)
+        for own in dict.fromkeys(arm.space for arm in arms)
+    ]
+    largest, first, second = max(found)
+    if not first:
+        return []
+    line = f"  proposals: largest correlation of two parameters of an arm {largest:.2f} ({first}, {second})"
+    if largest > CONFOUNDED:
+        line += (
+            "\n  warning: their effects cannot be told apart; take more trials_per_arm or fewer parameters"
+        )
+    return [line]
+
+
+def describe_scores(arms: list[Arm]) -> str:
+    """Say what the mean score averages over, for the caption of the table."""
+    from sarx.data import describe
+
+    texts = []
+    for arm in arms:
+        data = describe(arm.config.data, 0)
+        name = "miou" if data.task == "segmentation" else "mean_accuracy"
+        apart = [c for i, c in enumerate(data.class_names) if i not in data.score_classes]
+        rest = f"; {', '.join(apart)} apart" if apart else ""
+        texts.append(f"{name} is the mean over {len(data.score_classes)} of {data.num_classes} classes{rest}")
+    return "; ".join(dict.fromkeys(texts))
 
 
 def dry_run(study: Study, arms: list[Arm]) -> int:

@@ -102,7 +102,7 @@ class SegmentSearcher(Searcher):
             self.engine.diverged(segment, DIVERGED, values["epoch"])
         else:
             self.engine.finished(segment, values)
-            clean(self.folder, segment)
+        clean(self.folder, segment)
         board.ended(not values["diverged"], now)
 
     def _board(self, segment: Segment) -> Board:
@@ -130,7 +130,7 @@ def searched_values(claim: Claim, engine: Engine) -> dict[str, Any]:
 
 
 def clean(folder: StudyFolder, segment: Segment) -> None:
-    """Drop the resumable checkpoints of a finished trial; confirm trials keep their final weights."""
+    """Drop the resumable checkpoints of a decided trial; confirm trials keep their final weights."""
     for attempt in range(1, segment.attempt + 1):
         path = folder.attempt(segment.trial_id, attempt)
         if segment.phase == CONFIRM:

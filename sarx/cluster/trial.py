@@ -15,6 +15,7 @@ from typing import Any
 from ray.tune import Trainable
 
 from sarx.search.engine import Segment
+from sarx.study.identity import changed_files, training_code
 from sarx.study.ledger_schema import CONFIRM
 from sarx.study.storage import StudyFolder
 
@@ -22,8 +23,12 @@ DIVERGED = "the loss became non-finite"
 
 
 def encode_segment(segment: Segment, root: Path, threads: int) -> dict[str, str]:
-    """Return a Tune config for a segment: one text, so that Tune neither flattens nor resolves it."""
-    return {"segment": json.dumps({"segment": asdict(segment), "root": str(root), "threads": threads})}
+    """Return a Tune config for a segment: one text, so that Tune neither flattens nor resolves it.
+
+    It carries the digests of what trains on the driver's side; a worker with other code refuses the work.
+    """
+    work = {"segment": asdict(segment), "root": str(root), "threads": threads}
+    return {"segment": json.dumps(work | {"files": dict(training_code().files)})}
 
 
 class TrialHost(Trainable):
@@ -73,6 +78,7 @@ class TrialHost(Trainable):
         self._segment = Segment(**work["segment"])
         self._folder = StudyFolder(Path(work["root"]))
         self._threads = work["threads"]
+        self._files = work["files"]
 
     def _close(self) -> None:
         if self._results is not None:
@@ -86,6 +92,8 @@ class TrialHost(Trainable):
         from sarx.training.loop import train
         from sarx.training.report import train_and_report
 
+        if changed := changed_files(self._files, training_code().files):
+            raise RuntimeError(f"this worker's code or versions are not the driver's: {', '.join(changed)}")
         torch.set_num_threads(self._threads)
         segment, folder = self._segment, self._folder
         print(f"{segment.label}: trial {segment.trial_id}, attempt {segment.attempt}", flush=True)

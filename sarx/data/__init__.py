@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sarx.data import digit_scenes, digits_lt
 from sarx.data.dataset import DataSet, DataSource, LongTailConfig, Split, class_counts, split_names
+from sarx.data.scores import score_names
 
 DATASETS: dict[str, DataSource] = {"digit_scenes": digit_scenes, "digits_lt": digits_lt}
 
@@ -32,5 +33,6 @@ __all__ = [
     "describe",
     "fingerprint",
     "load_split",
+    "score_names",
     "split_names",
 ]

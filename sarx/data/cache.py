@@ -64,13 +64,20 @@ def _open(entry: Path) -> dict[str, Array] | None:
         return {file.stem: np.load(file, mmap_mode="r") for file in files} or None
     except FileNotFoundError:
         return None
+    except (ValueError, EOFError):  # a file that power loss or a full disk left damaged
+        with contextlib.suppress(OSError):
+            entry.rename(entry.with_name(f"tmp-{os.getpid()}-damaged-{entry.name}"))
+        return None
 
 
 def _write(folder: Path, entry: Path, arrays: dict[str, Array]) -> None:
     temporary = Path(tempfile.mkdtemp(prefix="tmp-", dir=folder))
     try:
         for name, array in arrays.items():
-            np.save(temporary / f"{name}.npy", array)
+            with (temporary / f"{name}.npy").open("wb") as handle:
+                np.save(handle, array)
+                handle.flush()
+                os.fsync(handle.fileno())
         try:
             temporary.rename(entry)
         except OSError:

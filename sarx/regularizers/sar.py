@@ -53,7 +53,7 @@ class SemanticAnchorRegularizer(nn.Module):
         feature_dim: D.
         anchor_dim: A; None is D.
         projector_depth: Blocks of the projector; 0 is the identity.
-        aux_weight: Weight of the anchor cross-entropy.
+        aux_weight: Weight of the anchor cross-entropy; 0 freezes the projector (and an own classifier).
         pull_weight: Weight of the pull loss.
         ema_decay: Weight of the old M, in [0, 1).
         filter_confidence: Anchors more confident than this leave the aux loss; 1 keeps all.
@@ -127,6 +127,10 @@ class SemanticAnchorRegularizer(nn.Module):
         self.separate_classifier = (
             nn.Linear(feature_dim, num_classes) if anchor_classifier == "separate" else None
         )
+        if not aux_weight:  # without a gradient, weight decay alone would move what no loss trains
+            self.projector.requires_grad_(False)
+            if self.separate_classifier is not None:
+                self.separate_classifier.requires_grad_(False)
         self._register_state(width, anchor_seed)
 
     def _register_state(self, anchor_dim: int, anchor_seed: int) -> None:

@@ -57,16 +57,23 @@ class Engine:
         arms: Its arms.
         ledger: The open ledger; everything known is read from it and everything decided is written to it.
         identify: Gives the ``trial_id`` of a resolved config.
+        code: Digest of what trains, recorded with every proposal and claim.
     """
 
     def __init__(
-        self, study: Study, arms: list[Arm], ledger: Ledger, identify: Callable[[TrainConfig], str]
+        self,
+        study: Study,
+        arms: list[Arm],
+        ledger: Ledger,
+        identify: Callable[[TrainConfig], str],
+        code: str = "",
     ) -> None:
         """Take up the study where the ledger left it."""
         self.study = study
         self.arms = arms
         self.ledger = ledger
         self.identify = identify
+        self.code = code
         self.records: dict[str, Record] = replay(ledger.events, study.max_failures)
         self.search: dict[str, list[Claim]] = {arm.key: [] for arm in arms}
         self.confirm: dict[str, list[Claim]] = {arm.key: [] for arm in arms}
@@ -77,6 +84,7 @@ class Engine:
         }
         self._claimed = _latest(ledger.events, "claimed")
         self._space = tuple(study.search.parameters.values())
+        self._points: dict[int, dict[str, Any]] = {}
         self.advance()
 
     # ---------------------------------------------------------------- what to do
@@ -212,9 +220,19 @@ class Engine:
                 claim = self._claim(arm, SEARCH, index, seed, stored)
                 if claim.trial_id == event["trial_id"]:
                     return claim, True
-        point = propose(self._space, self.study.search.sampler, seed=self.study.seed, index=index)
-        own = {p.key: point[p.key] for p in arm.space if p.key in point}
+        own = {p.key: value for p in arm.space if (value := self._point(index).get(p.key)) is not None}
         return self._claim(arm, SEARCH, index, seed, own), False
+
+    def _point(self, index: int) -> dict[str, Any]:
+        """Return the common proposal of all arms: what earlier starts proposed at this index stays."""
+        if index not in self._points:
+            point = propose(self._space, self.study.search.sampler, seed=self.study.seed, index=index)
+            for event in self._proposed.values():
+                if event["index"] == index and event["seed"] == derive(self.study.seed, SEARCH, index):
+                    stored = unpack_parameters(event["parameters"])
+                    point |= {p.key: stored[p.key] for p in self._space if contains(p, stored.get(p.key))}
+            self._points[index] = point
+        return self._points[index]
 
     def _claim(self, arm: Arm, phase: str, index: int, seed: int, parameters: Mapping[str, Any]) -> Claim:
         values = override(as_dict(arm.config), {**parameters, "seed": seed, "role": phase})
@@ -231,6 +249,7 @@ class Engine:
             seed=claim.seed,
             trial_id=claim.trial_id,
             parameters=pack_parameters(claim.parameters),
+            payload=json.dumps({"code": self.code}),
         )
 
     def _search_decided(self, arm: Arm) -> bool:

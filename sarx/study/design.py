@@ -173,6 +173,7 @@ def check_arms(study: Study, arms: list[Arm]) -> None:
                 key=f"ablation.arms.{arm.name}",
             )
         seen[same] = arm
+    check_equal_terms(arms)
     idle = [arm for arm in arms if not arm.space]
     if idle and len(idle) < len(arms):
         raise UserError(
@@ -180,6 +181,28 @@ def check_arms(study: Study, arms: list[Arm]) -> None:
             "add a parameter that every arm shares (such as optim.lr), or write 'search: none'",
             key=f"ablation.arms.{idle[0].name}",
         )
+
+
+EQUAL_TERMS = ("training.steps", "training.eval_every", "training.device")
+"""What all arms of a level must share besides the data, or the comparison is not between the arms."""
+
+
+def check_equal_terms(arms: list[Arm]) -> None:
+    """Refuse arms of one level that differ in data, training length or device (protocol 1, 2 and 4)."""
+    first: dict[str, Arm] = {}
+    for arm in arms:
+        mine, other = as_dict(arm.config), first.setdefault(arm.level, arm)
+        theirs = as_dict(other.config)
+        keys = [*EQUAL_TERMS, *(f"data.{name}" for name in {**mine["data"], **theirs["data"]})]
+        for key in keys:
+            group, name = key.split(".")
+            values = [values[group].get(name) for values in (mine, theirs)]
+            if values[0] != values[1]:
+                raise UserError(
+                    f"{values[0]} here, {values[1]} in arm {other.name!r}: arms are compared on equal terms; "
+                    "set it in base, or make it a factor",
+                    key=f"ablation.arms.{arm.name}.{'data' if name == 'name' else key}",
+                )
 
 
 def check_devices(study: Study, arms: list[Arm], source: Source) -> None:

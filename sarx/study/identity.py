@@ -19,32 +19,34 @@ import sarx
 from sarx.config.schema import TrainConfig
 
 PACKAGE = Path(__file__).resolve().parents[1]
-TRAINING_CODE = ("training", "models", "regularizers", "losses", "data")
+TRAINING_CODE = tuple(f"{part}/*.py" for part in ("training", "models", "regularizers", "losses", "data"))
+TRAINING_CODE += ("study/seeds.py",)
+ARITHMETIC = ("torch", "timm", "numpy")
+"""Packages whose major.minor the numbers of a trial depend on."""
+WITHOUT_EFFECT = frozenset({"training/timing.py", "training/preview.py", "models/backbone_names.py"})
+"""Files there that change no number of a trial."""
 
 
 @dataclass(frozen=True)
 class Code:
-    """Digest of the sources that train, with the digest of each file."""
+    """What trains: a digest, made of the digest of each source file and of the versions it runs on."""
 
     digest: str
     files: Mapping[str, str]
 
 
-def trial_id(config: TrainConfig, *, data_fingerprint: str, code: str, versions: Mapping[str, str]) -> str:
+def trial_id(config: TrainConfig, *, data_fingerprint: str, code: str, threads: int = 1) -> str:
     """Return the first 16 hex digits of SHA-256 over the canonical resolved config.
 
     Args:
         config: Resolved options with seed and role; options at their default are left out.
         data_fingerprint: Text that changes when the data set does.
-        code: Digest of the training code.
-        versions: ``major.minor`` of the packages whose arithmetic the numbers depend on.
+        code: Digest of what trains, ``training_code().digest``.
+        threads: CPU threads, which change the order of sums; 1 is left out.
     """
-    record = {
-        "config": canonical(config),
-        "data": data_fingerprint,
-        "code": code,
-        "versions": dict(versions),
-    }
+    record: dict[str, Any] = {"config": canonical(config), "data": data_fingerprint, "code": code}
+    if threads != 1:
+        record["threads"] = threads
     text = json.dumps(record, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -71,14 +73,16 @@ def canonical(config: TrainConfig) -> dict[str, Any]:
 
 @cache
 def training_code() -> Code:
-    """Digest the sources that train: their statements, without comments, docstrings and blank lines."""
+    """Digest the statements of the sources that train, and the versions of what they run on."""
     files = {
         path.relative_to(PACKAGE).as_posix(): source_digest(path.read_text(encoding="utf-8"))
-        for part in TRAINING_CODE
-        for path in sorted((PACKAGE / part).rglob("*.py"))
+        for pattern in TRAINING_CODE
+        for path in sorted(PACKAGE.glob(pattern))
+        if path.relative_to(PACKAGE).as_posix() not in WITHOUT_EFFECT
     }
-    total = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()[:16]
-    return Code(total, files)
+    versions = {"sarx": sarx.__version__} | {name: package_version(name) for name in ARITHMETIC}
+    files |= {f"version of {name}": ".".join(full.split(".")[:2]) for name, full in versions.items()}
+    return Code(hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()[:16], files)
 
 
 def part_digest(part: str) -> str:
@@ -105,13 +109,6 @@ def source_digest(text: str) -> str:
             lines[last] += after
     kept = "\n".join(line.rstrip() for line in lines if line.strip())
     return hashlib.sha256(kept.encode()).hexdigest()[:16]
-
-
-@cache
-def identity_versions() -> Mapping[str, str]:
-    """Return ``major.minor`` of torch and sarx."""
-    full = {"torch": package_version("torch"), "sarx": sarx.__version__}
-    return {name: ".".join(version.split(".")[:2]) for name, version in full.items()}
 
 
 def package_version(name: str) -> str:

@@ -92,7 +92,8 @@ class Ledger:
             self._lock.close()
             raise
         self._seq = self.events[-1]["seq"] + 1 if self.events else 0
-        self._file: TextIO = self.path.open("a", encoding="utf-8")
+        self._file = self.path.open("ab", buffering=0)
+        self._broken = False
 
     def append(self, event: str, *, sync: bool = False, **columns: Any) -> Event:
         """Write one event; with ``sync`` it is on disk before this returns."""
@@ -105,8 +106,11 @@ class Ledger:
             "event": event,
             **columns,
         }
-        self._file.write(encode(record))
-        self._file.flush()
+        if self._broken:
+            raise OSError("the ledger could not be written before; what came after is not recorded")
+        self._broken = True  # until the whole line is out
+        self._file.write(encode(record).encode())
+        self._broken = False
         self._seq += 1
         self.events.append(record)
         if sync:
@@ -120,7 +124,6 @@ class Ledger:
     def close(self) -> None:
         """Flush to disk and release the lock."""
         if not self._file.closed:
-            self._file.flush()
             os.fsync(self._file.fileno())
             self._file.close()
         self._lock.close()

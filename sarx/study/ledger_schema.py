@@ -7,9 +7,11 @@ Events and what they carry besides ``v``, ``seq``, ``time``, ``event``:
 
 ========================  ============================================================
 study_opened              payload: see ``OPENED_KEYS``; written at each start of the driver
-proposed                  arm, level, phase=search, index (proposal), seed, trial_id, parameters
+proposed                  arm, level, phase=search, index (proposal), seed, trial_id, parameters,
+                          payload: {code: digest}
 selected                  arm, level, trial_id (the winner), index (its proposal), metrics (its objective)
-claimed                   arm, level, phase=confirm, index (confirm seed number), seed, trial_id, parameters
+claimed                   arm, level, phase=confirm, index (confirm seed number), seed, trial_id, parameters,
+                          payload: {code: digest}
 trial_started             trial_id, attempt, phase, epoch (epochs done before), payload: {host, pid}
 epoch                     trial_id, attempt, phase, epoch, step, duration_s, metrics
 trial_finished            as epoch, for the last epoch; of confirm trials with the report metrics
@@ -55,7 +57,10 @@ OPENED_KEYS = {
     "reference": "name of the reference arm",
     "arms": "list of {arm, level, parameters: [searched], overrides: {key: value}, warnings: [text]}",
     "trials_per_arm": "search trials per arm",
-    "seeds": "confirm seeds",
+    "seeds": "number of confirm seeds",
+    "confirm_seeds": "list of int: the seed of each confirm index",
+    "plan": "{seed, sampler, space: {key: range}, base, cpus_per_worker}: what else decides the numbers",
+    "scores": "what the mean score averages over, for the caption",
     "steps": "training steps of one trial",
     "selection": "name of the split that search sees",
     "budget": "'' or a heading for the table such as 'demonstration budget'",

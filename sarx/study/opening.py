@@ -15,12 +15,17 @@ from sarx.config.errors import UserError
 from sarx.study.design import Arm
 from sarx.study.identity import Code, changed_files, package_version
 from sarx.study.ledger import Event, Ledger, of_kind
+from sarx.study.ledger_schema import CONFIRM
 from sarx.study.schema import Study
+from sarx.study.seeds import derive
+from sarx.study.space import describe
 
 PACKAGES = ("torch", "torchvision", "timm", "ray", "optuna", "hydra-core", "numpy", "scikit-learn", "polars")
 
 
-def opened_payload(study: Study, arms: list[Arm], code: Code, kept: list[str]) -> dict[str, Any]:
+def opened_payload(
+    study: Study, arms: list[Arm], code: Code, kept: list[str], scores: str = ""
+) -> dict[str, Any]:
     """Return what ``study_opened`` records; the keys are OPENED_KEYS of the ledger's schema."""
     return {
         "study": study.study,
@@ -45,6 +50,15 @@ def opened_payload(study: Study, arms: list[Arm], code: Code, kept: list[str]) -
         ],
         "trials_per_arm": study.search.trials_per_arm if study.search.scope != "none" else 1,
         "seeds": study.confirm.seeds,
+        "confirm_seeds": [derive(study.seed, CONFIRM, k) for k in range(study.confirm.seeds)],
+        "plan": {
+            "seed": study.seed,
+            "sampler": study.search.sampler,
+            "space": {key: describe(parameter) for key, parameter in study.search.parameters.items()},
+            "base": study.base,
+            "cpus_per_worker": study.resources.cpus_per_worker,
+        },
+        "scores": scores,
         "steps": arms[0].config.training.steps,
         "selection": "report" if arms[0].config.data.selection == "report" else "val",
         "budget": study.budget,

@@ -71,7 +71,25 @@ def describe_arms(study: Study, arms: list[Arm]) -> list[str]:
 def describe_warnings(arms: list[Arm]) -> list[str]:
     """Return what the reader must know, once per arm name and text."""
     seen = dict.fromkeys((arm.name, text) for arm in arms for text in arm.warnings)
-    return [f"  warning: arm {name}: {text}" for name, text in seen]
+    lines = [f"  warning: arm {name}: {text}" for name, text in seen]
+    tuned = [arm for arm in arms if arm.space]
+    for key in ("optim.lr", "optim.weight_decay"):
+        without = [arm.name for arm in tuned if key not in {parameter.key for parameter in arm.space}]
+        if without:
+            names = ", ".join(dict.fromkeys(without))
+            lines.append(f"  warning: {key} is not tuned in {names}; how much it favours an arm is not known")
+    for key in ("model.backbone", "optim.name", "training.batch_size"):
+        group, name = key.split(".")
+        levels = {arm.level for arm in arms}
+        used = {
+            level: {getattr(getattr(a.config, group), name) for a in arms if a.level == level}
+            for level in levels
+        }
+        if any(len(values) > 1 for values in used.values()):
+            lines.append(
+                f"  warning: arms differ in {key}; a difference between them is not the regularizer's alone"
+            )
+    return lines
 
 
 def describe_cost(study: Study, arms: list[Arm], timings: Mapping[str, Timing], slots: int) -> list[str]:

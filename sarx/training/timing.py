@@ -56,7 +56,11 @@ def main() -> None:
     request: dict[str, Any] = json.load(sys.stdin)
     torch.set_num_threads(request["threads"])
     answer: dict[str, Any] = {}
-    for key, values in request["configs"].items():
+    configs = request["configs"]
+    for key, values in [
+        *list(configs.items())[:1],
+        *configs.items(),
+    ]:  # the first once more: imports are late
         try:
             answer[key] = timing(build(values))
         except UserError as error:

@@ -23,6 +23,14 @@ PAYLOAD: dict[str, Any] = {
     "steps": 600,
     "selection": "val",
     "budget": "demonstration budget",
+    "plan": {
+        "seed": 0,
+        "sampler": "qmc",
+        "space": {"optim.lr": "0.001 .. 0.1, log"},
+        "base": ["training.steps=600", "data=digits"],
+        "cpus_per_worker": 1,
+    },
+    "scores": "miou is the mean over 10 of 11 classes",
     "code": {"digest": "c0de", "files": {}},
     "versions": {},
     "command": "python -m sarx.tune",
@@ -32,13 +40,21 @@ EFFECTS = {"sar": 0.0, "no_pull": 0.05, "no_aux": -0.05, "cross_entropy": -0.05}
 
 
 class LedgerWriter:
-    """Appends events with seq, time and crc; columns that are None are left out."""
+    """Appends events with seq, time and crc; columns that are None are left out.
 
-    def __init__(self, study: Path) -> None:
+    Args:
+        study: folder of the study.
+        old: write no confirm_seeds, plan, scores and codes, as drivers did once.
+    """
+
+    def __init__(self, study: Path, old: bool = False) -> None:
         self.study = study
         self.file = study / "ledger" / "00000.ndjson"
         self.file.parent.mkdir(parents=True)
         self.seq = 0
+        self.old = old
+        self.seed = 0  # of the plan; confirm index k has the seed 1000 * (1 + seed) + k
+        self.code: str | None = None
 
     def add(self, event: str, **columns: Any) -> None:
         """Append one event; ``metrics`` is a dict, ``payload`` any JSON value."""
@@ -71,14 +87,30 @@ class LedgerWriter:
             for level in levels
             for arm in arms
         ]
-        self.add("study_opened", payload={**PAYLOAD, "arms": rows, "seeds": 8, **changes})
+        payload = {**PAYLOAD, "arms": rows, "seeds": 8, **changes}
+        self.seed = payload["plan"]["seed"]
+        payload.setdefault("confirm_seeds", [self.confirm_seed(k) for k in range(payload["seeds"])])
+        if self.old:
+            for key in ("confirm_seeds", "plan", "scores"):
+                payload.pop(key, None)
+        else:
+            self.code = payload["code"]["digest"]
+        self.add("study_opened", payload=payload)
+
+    def confirm_seed(self, index: int) -> int:
+        """Return the seed of a confirm index under the plan of the last opening."""
+        return 1000 * (1 + self.seed) + index
+
+    def coded(self) -> dict[str, Any]:
+        """Return the payload of a proposal or claim; none before the first opening and in old ledgers."""
+        return {"payload": {"code": self.code}} if self.code is not None else {}
 
     def search(self, arm: str, level: str, winner: int = 0, tag: str = "", trials: int = 2) -> None:
         """Append a search and its winner; search scores are far from any confirm score."""
         for index in range(trials):
             name = f"s-{tag}{level}-{arm}-{index}"
             where = {"arm": arm, "level": level or None, "phase": "search", "index": index, "seed": index}
-            self.add("proposed", **where, trial_id=name)
+            self.add("proposed", **where, trial_id=name, **self.coded())
             self.add("trial_started", trial_id=name, attempt=1, phase="search", epoch=0)
             end = {
                 "trial_id": name,
@@ -97,8 +129,8 @@ class LedgerWriter:
 
     def claim(self, arm: str, level: str, index: int, trial_id: str) -> None:
         """Append a claim of a confirm trial."""
-        where = {"arm": arm, "level": level or None, "phase": "confirm", "index": index, "seed": 1000 + index}
-        self.add("claimed", **where, trial_id=trial_id)
+        where = {"arm": arm, "level": level or None, "phase": "confirm", "index": index}
+        self.add("claimed", **where, seed=self.confirm_seed(index), trial_id=trial_id, **self.coded())
 
     def finish(self, trial_id: str, metrics: dict[str, float], attempt: int = 1) -> None:
         """Append start and end of a confirm trial."""
@@ -160,8 +192,8 @@ def write_whole_study(writer: LedgerWriter, seeds_done: int = 8) -> dict[tuple[s
 def new_ledger(tmp_path: Path) -> Callable[..., LedgerWriter]:
     """Return a function that begins the ledger of a study in the storage ``tmp_path``."""
 
-    def begin(name: str = "sar-ablation") -> LedgerWriter:
-        return LedgerWriter(tmp_path / name)
+    def begin(name: str = "sar-ablation", old: bool = False) -> LedgerWriter:
+        return LedgerWriter(tmp_path / name, old)
 
     return begin
 

@@ -184,7 +184,71 @@ def test_seeds_and_arms_of_an_earlier_plan_are_left_out_and_named(new_ledger: Be
     writer.open(arms=("sar",), levels=("",), trials_per_arm=0, seeds=2)
     report = make_report(writer.study)
     assert cells(report, 0, "sar")["seeds"] == "2 of 2"
-    assert "4 finished confirm trials of an earlier plan are left out." in report.missing
+    assert "4 finished confirm trials of an earlier plan or other code are left out." in report.missing
+
+
+def test_stale_claims_are_to_come_and_named_as_left_out(new_ledger: Begin, metrics_of: Any) -> None:
+    writer = new_ledger()
+    simple_study(writer, metrics_of, {"sar": [0.1, 0.2, 0.3], "a": [0.2, 0.3, 0.5]})
+    plan = {"levels": ("",), "trials_per_arm": 0, "seeds": 3, "arms": ("sar", "a")}
+    writer.open(**plan, code={"digest": "new"})
+    for seed in range(3):
+        writer.claim("sar", "", seed, f"new-{seed}")
+        writer.finish(f"new-{seed}", metrics_of(0.5))
+    report = make_report(writer.study)
+    assert [cells(report, 0, arm)["seeds"] for arm in ("sar", "a")] == ["3 of 3", "0 of 3, 3 to come"]
+    assert cells(report, 0, "a")["difference"] == "-"
+    assert "6 finished confirm trials of an earlier plan or other code are left out." in report.missing
+    assert "No winner selected yet: a." in report.missing
+
+
+def test_the_caption_says_what_scores_average_and_how_proposals_were_scored(
+    new_ledger: Begin, whole_study: Any
+) -> None:
+    writer = new_ledger()
+    whole_study(writer)
+    assert make_report(writer.study).caption[1:3] == [
+        "miou is the mean over 10 of 11 classes.",
+        "Conditional on the tuned configurations: 2 search trials per arm, one seed each, 600 steps.",
+    ]
+    for name, old, scores in (("empty", False, ""), ("old", True, "left out")):
+        writer = new_ledger(name, old=old)
+        writer.open(scores=scores)
+        assert make_report(writer.study).caption[1].startswith("Conditional on the tuned")
+
+
+def test_failed_confirm_trials_and_how_to_retry_them(new_ledger: Begin, metrics_of: Any) -> None:
+    writer = new_ledger()
+    simple_study(writer, metrics_of, {"sar": [0.1, 0.2], "a": [0.2, None]})
+    writer.add("failed", trial_id="a-1", attempt=1, phase="confirm", payload={})
+    missing = make_report(writer.study).missing
+    assert "1 confirm trials failed; raise max_failures to have them retried." in missing
+
+
+@pytest.mark.parametrize(
+    ("primary", "sentence"),
+    [
+        ("test/miuo", "called test/miuo; the ledger has: test/miou, test/"),
+        ("miou", "called miou; the ledger has: test/miou, test/"),
+        ("val/iou", "called val/iou; the ledger has: val/miou."),
+    ],
+)
+def test_a_primary_metric_that_no_trial_has(
+    new_ledger: Begin, metrics_of: Any, primary: str, sentence: str
+) -> None:
+    plan = {"report": {"primary": primary}}
+    report = simple_study(new_ledger(), metrics_of, {"sar": [0.1, 0.2], "a": [0.1, 0.3]}, **plan)
+    assert any(line.startswith(f"No finished trial has a metric {sentence}") for line in report.missing)
+
+
+def test_a_primary_metric_that_is_never_finite_and_one_not_finished_yet(
+    new_ledger: Begin, metrics_of: Any
+) -> None:
+    nan = float("nan")
+    report = simple_study(new_ledger(), metrics_of, {"sar": [nan, nan], "a": [nan, None]})
+    assert "No finished trial has a finite test/miou." in report.missing
+    report = simple_study(new_ledger("b"), metrics_of, {"sar": [None], "a": [None]})
+    assert not any(line.startswith("No finished trial") for line in report.missing)
 
 
 def test_tuned_on_the_reported_split_is_said(new_ledger: Begin) -> None:

@@ -138,3 +138,20 @@ def test_a_failing_maker_leaves_nothing(root):
     with pytest.raises(RuntimeError, match="no"):
         cached("k", fail)
     assert not (root / "arrays").exists()
+
+
+def test_a_damaged_entry_is_made_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("SARX_CACHE", str(tmp_path))
+    made = []
+
+    def make():
+        made.append(1)
+        return {"x": np.arange(5)}
+
+    cached("key", make)
+    (file,) = tmp_path.rglob("x.npy")
+    file.write_bytes(b"")
+    assert cached("key", make)["x"].tolist() == [0, 1, 2, 3, 4]
+    assert len(made) == 2
+    assert cached("key", make)["x"].tolist() == [0, 1, 2, 3, 4]
+    assert len(made) == 2

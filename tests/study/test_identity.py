@@ -10,7 +10,7 @@ from sarx.config.compose import compose
 from sarx.study.identity import changed_files, source_digest, training_code, trial_id
 
 GOLDEN = json.loads((Path(__file__).parent / "golden_ids.json").read_text())
-FIXED = {"data_fingerprint": "digits:1", "code": "c0de", "versions": {"torch": "2.12", "sarx": "0.1"}}
+FIXED = {"data_fingerprint": "digits:1", "code": "c0de"}
 
 
 def identity(*overrides, **changes):
@@ -102,7 +102,8 @@ DIFFERENT = [
 def test_everything_that_changes_numbers_counts():
     ids = {identity(*overrides) for overrides in DIFFERENT} | {identity()}
     ids |= {identity(data_fingerprint="digits:2"), identity(code="c0d3")}
-    ids |= {identity(versions={"torch": "2.13", "sarx": "0.1"})}
+    ids |= {identity(threads=2)}
+    assert identity(threads=1) == identity()
     assert len(ids) == len(DIFFERENT) + 4
 
 
@@ -167,7 +168,12 @@ def test_code_beside_a_docstring_counts():
 
 def test_training_code_covers_what_trains_and_nothing_else():
     files = training_code().files
-    assert {path.split("/")[0] for path in files} == {"training", "models", "regularizers", "losses", "data"}
+    folders = {path.split("/")[0] for path in files if path.endswith(".py")}
+    assert folders == {"training", "models", "regularizers", "losses", "data", "study"}
+    assert [path for path in files if path.startswith("study/")] == ["study/seeds.py"]
+    assert {name for name in files if not name.endswith(".py")} == {
+        f"version of {package}" for package in ("sarx", "torch", "timm", "numpy")
+    }
     assert "training/loop.py" in files
     assert changed_files(files, {**files, "training/loop.py": "x", "new.py": "y"}) == [
         "new.py",

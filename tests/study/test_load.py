@@ -288,3 +288,12 @@ def test_mistakes_in_settings(load, text, setting, said):
         load(text, [setting])
     assert str(caught.value).startswith(said)
     assert "\n" not in str(caught.value)
+
+
+def test_arms_of_one_level_are_compared_on_equal_terms(tmp_path):
+    text = Path("search_spaces/demo.yaml").read_text(encoding="utf-8")
+    file = tmp_path / "unequal.yaml"
+    file.write_text(text.replace("{regularizer: none}", "{regularizer: none, training.steps: 400}"))
+    study, source = load_study(file)
+    with pytest.raises(UserError, match=r"unequal.yaml:\d+:\d+: .*training.steps: .*equal terms"):
+        make_arms(study, source)

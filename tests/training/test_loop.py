@@ -183,3 +183,14 @@ def test_the_witness_file_counts_executions(tiny, tmp_path, monkeypatch):
     list(train(tiny(), name="abc"))
     lines = (tmp_path / "witness").read_text().splitlines()
     assert [line.split()[:2] for line in lines] == [["abc", "1"], ["abc", "2"], ["abc", "3"]]
+
+
+def test_weight_decay_does_not_move_an_untrained_projector(tiny):
+    config = tiny(regularizer__aux_weight=0.0, regularizer__gate="always", optim__weight_decay=0.5)
+    results = train(config)
+    first = weights(next(results))
+    *_, last = [weights(result) for result in results]
+    assert not torch.equal(first["model.classifier.weight"], last["model.classifier.weight"])
+    for key in first:
+        if key.startswith("regularizer.projector") and key.endswith(("weight", "bias")):
+            assert torch.equal(first[key], last[key]), key

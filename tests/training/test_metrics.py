@@ -5,8 +5,10 @@ import itertools
 import pytest
 import torch
 
+from sarx.config.schema.data import DigitScenesConfig, DigitsLTConfig
 from sarx.config.schema.optim import OptimConfig
-from sarx.training.metrics import classification_scores, confusion_matrix, segmentation_scores
+from sarx.data import describe, score_names
+from sarx.training.metrics import SCORES, classification_scores, confusion_matrix, segmentation_scores
 from sarx.training.optim import build_optimizer, learning_rate
 
 NAMES = ("background", "a", "b", "c")
@@ -66,3 +68,12 @@ def test_optimizers(name, kind):
     )
     assert isinstance(optimizer, kind)
     assert optimizer.param_groups[0]["weight_decay"] == 0.5
+
+
+@pytest.mark.parametrize("name", ["digit_scenes", "digits_lt"])
+def test_the_names_that_a_plan_may_use_are_the_names_that_evaluation_gives(name):
+    config = {"digit_scenes": DigitScenesConfig, "digits_lt": DigitsLTConfig}[name]()
+    data = describe(config, 0)
+    matrix = torch.ones(data.num_classes, data.num_classes)
+    scores = SCORES[data.task](matrix, data.class_names, data.score_classes, data.groups)
+    assert list(scores) == score_names(data)

@@ -1,0 +1,131 @@
+"""What changed between two starts of a study, in sentences, and how many of the changes count as looks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+Payload = dict[str, Any]
+
+# What a reader of the table must know if it changed between two starts; True: the change, made after
+# results were on the table, counts as another look at them (protocol 11).
+_WATCHED = {
+    "question": False,
+    "objective": True,
+    "report": True,
+    "reference": True,
+    "arms": False,
+    "trials_per_arm": True,
+    "seeds": True,
+    "steps": True,
+    "selection": True,
+    "plan": True,
+}
+_ABSENT_IN_OLD_LEDGERS = ("plan",)
+
+
+def changes_and_looks(
+    payloads: Sequence[Payload], seqs: Sequence[int], first_result: int | None
+) -> tuple[tuple[str, ...], int]:
+    """Return one sentence for each change between two starts, and 1 + the starts that count as looks.
+
+    Args:
+        payloads: of the ``study_opened`` events, in order.
+        seqs: their ``seq``.
+        first_result: ``seq`` of the first finished confirm trial; None without any.
+    """
+    changes: list[str] = []
+    looks = 1
+    for number, (before, after, seq) in enumerate(
+        zip(payloads, payloads[1:], seqs[1:], strict=False), start=2
+    ):
+        changed = [key for key in _WATCHED if _differs(key, before, after)]
+        known = first_result is not None and first_result < seq
+        looks += known and any(_WATCHED[key] for key in changed)
+        when = "after confirm results were known" if known else "before any confirm result"
+        sentences = [_change(key, before, after) for key in changed] + _code_change(before, after)
+        changes += [f"start {number}, {when}: {sentence}" for sentence in sentences]
+        kept = _code(after).get("kept") or []
+        if kept:
+            changes.append(
+                f"start {number}: the training code had changed ({', '.join(kept)}) and trials were kept"
+            )
+    return tuple(changes), looks
+
+
+def _differs(key: str, before: Payload, after: Payload) -> bool:
+    """Return whether a watched entry changed; one that an old ledger could not have did not."""
+    if key in _ABSENT_IN_OLD_LEDGERS and None in (before.get(key), after.get(key)):
+        return False
+    return bool(before.get(key) != after.get(key))
+
+
+def _change(key: str, before: Payload, after: Payload) -> str:
+    """Return one sentence on what changed: both values, or the parts that came, went or changed."""
+    old, new = before.get(key), after.get(key)
+    if key == "plan" and isinstance(old, dict) and isinstance(new, dict):
+        return f"plan: {'; '.join(_plan_parts(old, new))}"
+    if key != "arms":
+        return f"{key} {_short(old)} -> {_short(new)}"
+    names = [{(row["arm"], row.get("level") or "") for row in payload["arms"]} for payload in (before, after)]
+    added = sorted({arm for arm, _ in names[1] - names[0]})
+    removed = sorted({arm for arm, _ in names[0] - names[1]})
+    parts = [f"{word} {', '.join(arms)}" for word, arms in (("added", added), ("removed", removed)) if arms]
+    return f"arms: {'; '.join(parts) or 'overrides or parameters changed'}"
+
+
+def _plan_parts(old: Payload, new: Payload) -> list[str]:
+    """Return what changed in the plan, part by part: ``seed 0 -> 1``, ``space added optim.lr 0.1 .. 1``."""
+    parts: list[str] = []
+    for name in dict.fromkeys([*old, *new]):
+        one, other = old.get(name), new.get(name)
+        if one == other:
+            continue
+        if isinstance(one, dict) and isinstance(other, dict):
+            parts += [
+                _moved(f"{name} {key}", one.get(key), other.get(key))
+                for key in dict.fromkeys([*one, *other])
+                if one.get(key) != other.get(key)
+            ]
+        elif isinstance(one, list) and isinstance(other, list):
+            gone = ", ".join(str(text) for text in one if text not in other)
+            come = ", ".join(str(text) for text in other if text not in one)
+            parts.append(_moved(name, gone or None, come or None) if gone or come else f"{name} reordered")
+        else:
+            parts.append(_moved(name, one, other))
+    return parts
+
+
+def _moved(name: str, old: object, new: object) -> str:
+    """Return ``name old -> new``, ``name added new`` or ``name removed old``."""
+    if old is None:
+        return f"{name}: added {_plain(new)}"
+    return f"{name}: removed {_plain(old)}" if new is None else f"{name} {_plain(old)} -> {_plain(new)}"
+
+
+def _code_change(before: Payload, after: Payload) -> list[str]:
+    """Say that the code which identifies the trials changed: none of the earlier trials counts any more."""
+    old, new = _code(before), _code(after)
+    if not (old.get("digest") and new.get("digest")) or old["digest"] == new["digest"]:
+        return []
+    files = [code.get("files") or {} for code in (old, new)]
+    count = sum(files[0].get(path) != files[1].get(path) for path in {*files[0], *files[1]})
+    number = f" ({count} file{'s' if count > 1 else ''})" if count else ""
+    return [f"training code changed{number}, everything trained again"]
+
+
+def _code(payload: Payload) -> Payload:
+    """Return what a start says about its code."""
+    return payload.get("code") or {}
+
+
+def _plain(value: object) -> str:
+    """Return a text as it is, anything else as short JSON."""
+    return value if isinstance(value, str) else _short(value)
+
+
+def _short(value: object) -> str:
+    """Return a value as short JSON."""
+    text = json.dumps(value)
+    return text if len(text) <= 80 else text[:77] + "..."
