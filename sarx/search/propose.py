@@ -105,11 +105,11 @@ def confounding(
         own: The parameters of the arm.
         sampler: A key of ``SAMPLERS``.
         seed: The study's seed.
-        trials: Proposals of the arm, the default at index 0 included.
+        trials: Proposals of the arm, the default at index 0 included; of fewer than 6 nothing is said.
     """
     import numpy as np
 
-    if len(own) < 2 or trials < 4:
+    if len(own) < 2 or trials < 6:
         return 0.0, "", ""
     points = [propose(space, sampler, seed=seed, index=i) for i in range(1, trials)]
     columns = np.array([[_position(p, point[p.key]) for p in own] for point in points])
