@@ -78,8 +78,7 @@ def fit(study: Study, engine: Engine, folder: StudyFolder, monitor: Monitor) -> 
         )
         tuner.fit()
     shutil.rmtree(scratch(folder), ignore_errors=True)
-    if searcher.broken is not None:
-        raise searcher.broken
+    searcher.record_ended()
     ray.shutdown()
 
 

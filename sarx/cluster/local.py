@@ -18,6 +18,7 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 from sarx.cluster.processes import alive, family, identity
 from sarx.cluster.resources import ENVIRONMENT
@@ -29,7 +30,10 @@ WAIT_S = 60.0
 
 
 def up(port: int = DASHBOARD_PORT) -> None:
-    """Start a head node on loopback, with token authentication, and wait until it takes jobs.
+    """Start a head node with token authentication and wait until it takes jobs.
+
+    Jobs and dashboard listen on loopback. Ray itself binds its internal ports to the machine's address,
+    whatever address it is given; the token guards them.
 
     Args:
         port: Port of the job server and dashboard.
@@ -46,35 +50,16 @@ def up(port: int = DASHBOARD_PORT) -> None:
             where="just up",
         )
     RECORD.parent.mkdir(exist_ok=True)
-    environment = {**os.environ, **{k: os.environ.get(k, v) for k, v in ENVIRONMENT.items()}}
-    bin_folder = Path(sys.executable).parent
-    environment["PATH"] = f"{bin_folder}{os.pathsep}{environment['PATH']}"
-    ray = str(bin_folder / "ray")
-    subprocess.run([ray, "get-auth-token", "--generate"], env=environment, check=True, capture_output=True)
-    temporary = tempfile.mkdtemp(prefix="sarx-ray-")
     log = RECORD.parent / "cluster.log"
+    temporary = tempfile.mkdtemp(prefix="sarx-ray-")
     ports = {"gcs": unused_port(), "client": unused_port(), "dashboard": port}
-    command = [ray, "start", "--head", "--block", "--node-ip-address=127.0.0.1", "--disable-usage-stats"]
-    command += [
-        f"--port={ports['gcs']}",
-        f"--ray-client-server-port={ports['client']}",
-        f"--temp-dir={temporary}",
-    ]
-    command += [
-        "--include-dashboard=true",
-        "--dashboard-host=127.0.0.1",
-        f"--dashboard-port={port}",
-    ]
-    with log.open("wb") as output:
-        head = subprocess.Popen(
-            command,
-            env=environment,
-            stdout=output,
-            stderr=output,
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-    record = {"head": identity(head.pid), "ports": ports, "temporary": temporary, "log": str(log)}
+    head = start_head(ports, temporary, log)
+    record: dict[str, Any] = {
+        "head": identity(head.pid),
+        "ports": ports,
+        "temporary": temporary,
+        "log": str(log),
+    }
     RECORD.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     deadline = time.monotonic() + WAIT_S
     while not answers(port):
@@ -82,13 +67,41 @@ def up(port: int = DASHBOARD_PORT) -> None:
             down()
             raise UserError(f"Ray did not come up; see {log}", where="just up")
         time.sleep(0.3)
-    RECORD.write_text(
-        json.dumps({**record, "processes": family(head.pid)}, indent=1) + "\n", encoding="utf-8"
-    )
+    record["processes"] = family(head.pid)
+    RECORD.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     print(f"cluster up: jobs and dashboard at http://127.0.0.1:{port} (token authentication on)")
     if port != DASHBOARD_PORT:
         print(f"first: export RAY_API_SERVER_ADDRESS=http://127.0.0.1:{port}")
     print("next: ray job submit -- python -m sarx.tune search_spaces/ablation.yaml")
+
+
+def start_head(ports: dict[str, int], temporary: str, log: Path) -> subprocess.Popen[bytes]:
+    """Start ``ray start --head --block`` in a session of its own; make the token where there is none."""
+    environment = {**os.environ, **{k: os.environ.get(k, v) for k, v in ENVIRONMENT.items()}}
+    bin_folder = Path(sys.executable).parent
+    environment["PATH"] = f"{bin_folder}{os.pathsep}{environment['PATH']}"
+    ray = str(bin_folder / "ray")
+    subprocess.run([ray, "get-auth-token", "--generate"], env=environment, check=True, capture_output=True)
+    options = {
+        "node-ip-address": "127.0.0.1",
+        "port": ports["gcs"],
+        "ray-client-server-port": ports["client"],
+        "temp-dir": temporary,
+        "include-dashboard": "true",
+        "dashboard-host": "127.0.0.1",
+        "dashboard-port": ports["dashboard"],
+    }
+    command = [ray, "start", "--head", "--block", "--disable-usage-stats"]
+    command += [f"--{name}={value}" for name, value in options.items()]
+    with log.open("wb") as output:
+        return subprocess.Popen(
+            command,
+            env=environment,
+            stdout=output,
+            stderr=output,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
 
 
 def down() -> None:

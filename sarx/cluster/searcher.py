@@ -22,8 +22,8 @@ from sarx.tensorboard import Board
 class SegmentSearcher(Searcher):
     """Tune's searcher for one study. Every Tune trial is one segment.
 
-    An error of ours inside a callback would be swallowed by Tune and the study would go on without its
-    ledger; it is kept and raised at the next suggestion, which ends the run.
+    Tune swallows errors raised in ``on_trial_complete``, and a study must not go on without its ledger; so
+    that method only takes note, and the outcome is recorded at the next suggestion, whose errors end the run.
     """
 
     def __init__(self, engine: Engine, folder: StudyFolder, threads: int, monitor: Monitor) -> None:
@@ -34,7 +34,7 @@ class SegmentSearcher(Searcher):
         self.threads = threads
         self.monitor = monitor
         self.running: dict[str, tuple[Segment, Board]] = {}
-        self.broken: Exception | None = None
+        self.ended: list[tuple[Segment, Board, dict[str, Any] | None]] = []
 
     def set_search_properties(
         self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any
@@ -48,8 +48,7 @@ class SegmentSearcher(Searcher):
 
     def suggest(self, trial_id: str) -> Any:
         """Return the next segment as a Tune config, None while nothing can start, FINISHED at the end."""
-        if self.broken is not None:
-            raise self.broken
+        self.record_ended()
         segment = self.engine.next_segment()
         if segment is None:
             return Searcher.FINISHED if self.engine.done else None
@@ -60,26 +59,23 @@ class SegmentSearcher(Searcher):
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Record an epoch that is not the last of its segment."""
         segment, board = self.running[trial_id]
-        try:
-            values = json.loads(result["result"])
-            self.engine.epoch_done(segment, values)
-            board.scalars(values["step"], values["metrics"], time.time())
-            self.monitor.tick(self.engine)
-        except Exception as error:  # noqa: BLE001 - kept and raised by suggest
-            self.broken = error
+        values = json.loads(result["result"])
+        self.engine.epoch_done(segment, values)
+        board.scalars(values["step"], values["metrics"], time.time())
+        self.monitor.tick(self.engine)
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Record how a segment ended."""
-        if trial_id not in self.running:
-            return
-        segment, board = self.running.pop(trial_id)
-        try:
-            self._ended(segment, board, None if error else result)
+        """Take note of how a segment ended."""
+        if trial_id in self.running:
+            self.ended.append((*self.running.pop(trial_id), None if error else result))
+
+    def record_ended(self) -> None:
+        """Record the segments that have ended since the last call."""
+        while self.ended:
+            self._ended(*self.ended.pop(0))
             self.monitor.tick(self.engine)
-        except Exception as caught:  # noqa: BLE001 - kept and raised by suggest
-            self.broken = caught
 
     def save(self, checkpoint_path: str) -> None:
         """Keep nothing: the ledger is the only state."""

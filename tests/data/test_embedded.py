@@ -12,8 +12,6 @@ from sarx.data import (
     DATASETS,
     class_counts,
     describe,
-    digit_scenes,
-    digits_lt,
     fingerprint,
     load_split,
     split_names,
@@ -147,14 +145,3 @@ def test_describing_imports_neither_sklearn_nor_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
-
-
-def test_print_speed(capsys):
-    digit_scenes.load_digits("train")
-    start = time.process_time()
-    for split in ("train", "val", "test"):
-        digit_scenes.make_arrays(DigitScenesConfig(), 0, split)
-    middle = time.process_time()
-    digits_lt.make_arrays(DigitsLTConfig(), 0, "train")
-    with capsys.disabled():
-        print(f"\n3,000 scenes: {middle - start:.2f} s; 2,000 digits: {time.process_time() - middle:.2f} s")

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 
 from sarx.models import backbone_names
 
@@ -20,11 +19,3 @@ def test_names_are_read_without_importing_timm_or_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "True set()"
-
-
-def test_print_speed(capsys):
-    backbone_names.cache_clear()
-    start = time.perf_counter()
-    names = backbone_names()
-    with capsys.disabled():
-        print(f"\n{len(names)} backbone names in {1000 * (time.perf_counter() - start):.0f} ms")
