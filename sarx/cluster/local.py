@@ -52,7 +52,7 @@ def up(port: int = DASHBOARD_PORT) -> None:
     RECORD.parent.mkdir(exist_ok=True)
     log = RECORD.parent / "cluster.log"
     temporary = tempfile.mkdtemp(prefix="sarx-ray-")
-    ports = {"gcs": unused_port(), "client": unused_port(), "dashboard": port}
+    ports = {"gcs": unused_port(), "client": unused_port(), "agent": unused_port(), "dashboard": port}
     head = start_head(ports, temporary, log)
     record: dict[str, Any] = {
         "head": identity(head.pid),
@@ -62,7 +62,7 @@ def up(port: int = DASHBOARD_PORT) -> None:
     }
     RECORD.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     deadline = time.monotonic() + WAIT_S
-    while not answers(port):
+    while free(ports["agent"]) or not answers(port):
         if head.poll() is not None or time.monotonic() > deadline:
             down()
             raise UserError(f"Ray did not come up; see {log}", where="just up")
@@ -90,6 +90,7 @@ def start_head(ports: dict[str, int], temporary: str, log: Path) -> subprocess.P
         "include-dashboard": "true",
         "dashboard-host": "127.0.0.1",
         "dashboard-port": ports["dashboard"],
+        "dashboard-agent-listen-port": ports["agent"],  # where submitted jobs are handed to
     }
     command = [ray, "start", "--head", "--block", "--disable-usage-stats"]
     command += [f"--{name}={value}" for name, value in options.items()]
