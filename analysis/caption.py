@@ -26,6 +26,7 @@ class Facts:
         winners: (level, arm) of the rows whose winner has been selected.
         left_out: finished confirm trials that the plan no longer holds, or of other code.
         metrics: names of the metrics of the finished confirm trials; whether any value is finite.
+        searched: (arm, finished search trials, planned ones) of each row.
     """
 
     code_versions: list[str]
@@ -33,6 +34,7 @@ class Facts:
     winners: set[tuple[str, str]]
     left_out: int
     metrics: Mapping[str, bool]
+    searched: tuple[tuple[str, int, int], ...] = ()
 
 
 def caption(study: Study, comparison: Comparison, facts: Facts) -> list[str]:
@@ -73,6 +75,9 @@ def missing(study: Study, comparison: Comparison, facts: Facts) -> list[str]:
         notes.append(f"Confirm trials to come: {'; '.join(unfinished)}.")
     if unselected:
         notes.append(f"No winner selected yet: {', '.join(unselected)}.")
+    fewer = [f"{name}: {done} of {planned}" for name, done, planned in facts.searched if done < planned]
+    if fewer and not unselected:
+        notes.append(f"Search trials without a score, so a winner of fewer proposals: {'; '.join(fewer)}.")
     if failed:
         notes.append(f"{failed} confirm trials failed; raise max_failures to have them retried.")
     few = [row.arm for row in comparison.rows if row.counts["finished"] == 1]

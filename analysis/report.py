@@ -60,6 +60,7 @@ def make_report(folder: Path) -> Report:
         winners=rows_with_winner(events),
         left_out=trials_left_out(events, trials, study),
         metrics=_finite_metrics(metrics),
+        searched=_searched(study, searches),
     )
     extras = [search_table(study, searches)] if study.tuned else []
     gate = diagnostics_table(comparison)
@@ -70,6 +71,21 @@ def make_report(folder: Path) -> Report:
         extras=extras + ([gate] if gate else []),
         caption=caption(study, comparison, facts),
         missing=missing(study, comparison, facts),
+    )
+
+
+def _searched(study: Study, searches: pl.DataFrame) -> tuple[tuple[str, int, int], ...]:
+    """Return (arm with its level, finished search trials, planned ones) of each row."""
+    done = {
+        (level, arm): count for level, arm, count in searches.select("level", "arm", "trials").iter_rows()
+    }
+    return tuple(
+        (
+            f"{arm.arm} ({arm.level})" if arm.level else arm.arm,
+            done.get((arm.level, arm.arm), 0),
+            study.trials_of(arm),
+        )
+        for arm in study.arms
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from typing import TYPE_CHECKING
@@ -40,6 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("\nstopped; the same command continues from the last checkpoint", file=sys.stderr)
+        return 130
 
 
 def run(options: argparse.Namespace) -> int:
@@ -47,12 +51,14 @@ def run(options: argparse.Namespace) -> int:
     from sarx.config.compose import compose, parse_overrides
     from sarx.config.errors import UserError
     from sarx.models.backbone_names import check_backbone
-    from sarx.study.storage import open_folder, storage_root
+    from sarx.study.storage import SINGLE, open_folder, storage_root
 
+    if not 1 <= options.threads <= (os.cpu_count() or 1):
+        raise UserError(f"{options.threads} is outside [1, {os.cpu_count()}]", where="--threads")
     pairs = {"role": "confirm" if options.report else "search", **parse_overrides(options.overrides)}
     config = compose(pairs)
     check_backbone(config.model.backbone)
-    folder = open_folder(storage_root(options.storage), "train")
+    folder = open_folder(storage_root(options.storage), SINGLE)
     import torch
 
     from sarx.data import fingerprint

@@ -20,7 +20,12 @@ def parser() -> argparse.ArgumentParser:
         "study", type=Path, metavar="STUDY.yaml", help="the study; the same command resumes it"
     )
     parser.add_argument(
-        "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="e.g. confirm.seeds=2"
+        "--set",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="KEY=VALUE",
+        help="after the study: confirm.seeds=2",
     )
     parser.add_argument("--dry-run", action="store_true", help="print the plan and its cost, run nothing")
     parser.add_argument("--storage", help="folder of the results (default: SARX_STORAGE, else results/)")
@@ -39,6 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print("error: " + " ".join(str(error).splitlines()), file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("\nstopped; nothing finished is lost, the same command goes on", file=sys.stderr)
+        return 130
 
 
 def run(options: argparse.Namespace) -> int:

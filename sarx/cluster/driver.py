@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import shlex
 import shutil
 import signal
 import sys
 import time
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
@@ -82,14 +83,15 @@ def fit(study: Study, engine: Engine, folder: StudyFolder, monitor: Monitor) -> 
     ray.shutdown()
 
 
-@contextmanager
+@contextlib.contextmanager
 def stopping(ledger: Ledger, folder: StudyFolder) -> Iterator[None]:
     """Leave at once and safely on Ctrl-C and SIGTERM: what is on disk is all that counts."""
 
     def leave(number: int, frame: FrameType | None) -> None:
         name = signal.Signals(number).name
-        ledger.append("stopping", sync=True, payload=json.dumps({"reason": name}))
-        command = " ".join(["python -m sarx.tune", *sys.argv[1:]])
+        with contextlib.suppress(OSError):  # the signal may have come in the middle of another event
+            ledger.append("stopping", sync=True, payload=json.dumps({"reason": name}))
+        command = shlex.join(["python", "-m", "sarx.tune", *sys.argv[1:]])
         sys.stdout.write(f"\nstopped by {name}; nothing finished is lost. Results: {folder.root}\n")
         sys.stdout.write(f"to go on: {command}\n")
         sys.stdout.flush()
@@ -116,7 +118,7 @@ def summarise(engine: Engine, folder: StudyFolder, seconds: float) -> int:
             print(f"  {record.status}: {what} ({folder.trial(record.trial_id) / 'log.txt'})")
     missing = engine.incomplete
     if missing:
-        print(f"  without all confirm trials: {', '.join(missing)}")
+        print(f"  without all their trials: {', '.join(missing)}")
     print(f"results      {folder.root}")
     print(f"tensorboard  {folder.tensorboard}   (just tensorboard {engine.study.study})")
     print(f"next         just analyze {engine.study.study}", flush=True)

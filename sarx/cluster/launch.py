@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from sarx.cluster.driver import run_study
-from sarx.cluster.resources import check_local
+from sarx.cluster.resources import check_local, check_reachable
 from sarx.config.errors import UserError, nearest
 from sarx.config.schema import TrainConfig, as_dict
 from sarx.search.engine import Engine
@@ -27,6 +27,8 @@ from sarx.study.source import Source
 from sarx.study.storage import open_folder
 from sarx.tensorboard import declare
 
+JUDGED = 64
+"""Proposals that the plan judges at most; it is quadratic in them."""
 CONFOUNDED = 0.6
 """Correlation of two parameters over the proposals above which the plan says what that means."""
 
@@ -37,7 +39,10 @@ def start(
     """Open the study's ledger and run what is left; return the exit code."""
     from sarx.data import fingerprint
 
-    if address is None and "RAY_ADDRESS" not in os.environ:
+    target = address or os.environ.get("RAY_ADDRESS")
+    if target:
+        check_reachable(target)
+    else:
         check_local(study.resources)
     folder = open_folder(root, study.study)
     with Ledger(folder.ledger) as ledger:
@@ -89,7 +94,7 @@ def check_metrics(study: Study, arms: list[Arm], source: Source) -> None:
 def describe_search(study: Study, arms: list[Arm]) -> list[str]:
     """Say how far the proposals let the effects of two parameters be told apart."""
     space = tuple(study.search.parameters.values())
-    sampler, trials = study.search.sampler, study.search.trials_per_arm
+    sampler, trials = study.search.sampler, min(study.search.trials_per_arm, JUDGED)
     found = [
         confounding(space, own, sampler, seed=study.seed, trials=trials)
         for own in dict.fromkeys(arm.space for arm in arms)

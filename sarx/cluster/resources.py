@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from typing import Any
 
 from sarx.config.errors import UserError
@@ -41,6 +42,20 @@ def check_local(resources: Resources) -> None:
         )
 
 
+def check_reachable(address: str) -> None:
+    """Refuse, before anything starts, a HOST:PORT where nothing listens; other addresses are Ray's to judge.
+
+    Raises:
+        UserError: Naming the address.
+    """
+    host, separator, port = address.rpartition(":")
+    if separator and "/" not in address and port.isdigit():
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+        except OSError as error:
+            raise UserError(f"no cluster answers at {address} ({error})", where="--address") from None
+
+
 def connect(address: str | None, resources: Resources) -> int:
     """Join a cluster, or start one on this machine, and return how many trials fit at once.
 
@@ -54,7 +69,7 @@ def connect(address: str | None, resources: Resources) -> int:
     import ray
 
     target = address or os.environ.get("RAY_ADDRESS")
-    if target is None:
+    if not target:
         check_local(resources)
     common: dict[str, Any] = {
         "log_to_driver": False,
@@ -62,7 +77,7 @@ def connect(address: str | None, resources: Resources) -> int:
         "configure_logging": True,
     }
     try:
-        if target is None:
+        if not target:
             ray.init(address="local", include_dashboard=False, **common)
         else:
             ray.init(address=target, **common)

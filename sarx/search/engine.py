@@ -110,10 +110,10 @@ class Engine:
 
     @property
     def incomplete(self) -> list[str]:
-        """Arms without a winner, or with confirm trials that failed for good."""
+        """Arms without a winner, or with a search or confirm trial that failed for good."""
         missing = []
         for arm in self.arms:
-            claims = self.confirm[arm.key]
+            claims = self.confirm[arm.key] and [*self.search[arm.key], *self.confirm[arm.key]]
             if not claims or any(self.record(claim).status not in DECIDED - {"failed"} for claim in claims):
                 missing.append(arm.key)
         return missing

@@ -194,7 +194,14 @@ def read_events(path: Path, *, mend: bool = False) -> list[Event]:
                 path.with_name(f"torn-{int(time.time())}-{os.getpid()}.txt").write_bytes(line)
                 with path.open("r+b") as handle:
                     handle.truncate(position)
+                print(f"{path}:{number}: the last line was torn; it is kept beside the ledger", flush=True)
             break
+        if events[-1]["v"] > SCHEMA_VERSION:
+            version = events[-1]["v"]
+            raise UserError(
+                f"was written by a newer sarx (version {version}; this one reads {SCHEMA_VERSION})",
+                where=f"{path}:{number}",
+            )
         position += len(line)
     return events
 

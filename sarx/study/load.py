@@ -16,6 +16,7 @@ from sarx.config.schema.options import check_value, coerce, field_types
 from sarx.study.schema import Ablation, Confirm, Objective, Report, Resources, Search, Study
 from sarx.study.source import Source, read_source, read_value
 from sarx.study.space import KEYS, Parameter, read_parameter
+from sarx.study.storage import SINGLE
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 FIXED = frozenset(
@@ -120,6 +121,8 @@ def read_name(value: Any, key: str) -> str:
             "at most 64 characters",
             key=key,
         )
+    if value == SINGLE and key == "study":
+        raise UserError(f"{SINGLE!r} is the folder of single trainings; choose another name", key=key)
     return value
 
 

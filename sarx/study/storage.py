@@ -62,17 +62,23 @@ def storage_root(given: str | None) -> Path:
     return root
 
 
+SINGLE = "train"
+"""Folder of single trainings; no study may have this name."""
+
+
 def open_folder(root: Path, study: str) -> StudyFolder:
-    """Make the study's folder.
+    """Make the study's folder; that of single trainings has neither ledger nor report.
 
     Raises:
         UserError: If it cannot be written.
     """
     folder = StudyFolder(root / study)
     try:
-        for path in (folder.ledger, folder.tensorboard, folder.report, folder.root / "trials"):
+        parts = [folder.tensorboard, folder.root / "trials"]
+        parts += [] if study == SINGLE else [folder.ledger, folder.report]
+        for path in parts:
             path.mkdir(parents=True, exist_ok=True)
-        probe = folder.ledger / f".writable-{os.getpid()}"
+        probe = folder.root / f".writable-{os.getpid()}"
         probe.write_bytes(b"")
         probe.unlink()
     except OSError as error:

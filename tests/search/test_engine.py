@@ -204,7 +204,7 @@ def test_a_failing_trial_is_retried_and_then_given_up(begin, host, text, allowed
     assert [s.attempt for s in runner.started if s.trial_id == broken] == list(range(1, allowed + 2))
     assert engine.records[broken].status == FAILED
     assert engine.done
-    assert engine.incomplete == []
+    assert engine.incomplete == ["plain"]  # tuned on fewer trials than the others
     assert winners(engine)["plain"][1] != broken
     engine.ledger.close()
     again, other = begin(text + f"max_failures: {allowed}\n"), host()
