@@ -22,7 +22,7 @@ setup:
         echo "$stamp" > .venv/.sarx-setup; \
     fi
 
-# SAR against plain cross-entropy on the embedded data: search, confirm, table (about 3 minutes)
+# SAR against plain cross-entropy on the embedded data: search, confirm, table (about 2 minutes after set-up)
 demo: setup
     @{{python}} -m sarx.tune search_spaces/demo.yaml --on-code-change rerun
     @{{python}} -m analysis demo

@@ -50,3 +50,9 @@ def test_every_study_says_its_question_command_and_cost():
         assert opening.startswith("# "), path
         assert f"python -m sarx.tune {path}" in opening, path
         assert "cost:" in opening, path
+
+
+def test_nothing_is_left_to_fill_in():
+    texts = [Path("README.md"), Path("CONTRIBUTING.md"), *sorted(Path("search_spaces").glob("*.yaml"))]
+    for path in texts:
+        assert not re.search(r"PLACEHOLDER|\b(DEMO)?COST\b", path.read_text(encoding="utf-8")), path
