@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 
 def parser() -> argparse.ArgumentParser:
@@ -52,9 +50,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(options: argparse.Namespace) -> int:
     """Load, plan, and unless it is a dry run, run the study."""
     from sarx.cluster.launch import check_metrics, describe_search, dry_run, start
+    from sarx.cluster.resources import check_local
     from sarx.models.backbone_names import backbone_names
     from sarx.study.design import check_backbones, check_devices, make_arms
-    from sarx.study.load import load_study
+    from sarx.study.load import load_study, located
     from sarx.study.plan import describe_plan
     from sarx.study.storage import storage_root
 
@@ -63,6 +62,9 @@ def run(options: argparse.Namespace) -> int:
     check_backbones(arms, source, backbone_names())
     check_devices(study, arms, source)
     check_metrics(study, arms, source)
+    if not (options.address or os.environ.get("RAY_ADDRESS")):
+        with located(source):
+            check_local(study.resources)
     root = storage_root(options.storage)
     print(f"results in {root / study.study}")
     print("\n".join([*describe_plan(study, arms), *describe_search(study, arms)]), flush=True)
