@@ -34,16 +34,9 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train and return the exit code: 0, 1 if it diverged, 2 for a user's mistake."""
     options = parser().parse_args(arguments)
-    from sarx.config.errors import UserError
+    from sarx.config.errors import exit_code
 
-    try:
-        return run(options)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\nstopped; the same command continues from the last checkpoint", file=sys.stderr)
-        return 130
+    return exit_code(lambda: run(options), "stopped; the same command continues from the last checkpoint")
 
 
 def run(options: argparse.Namespace) -> int:

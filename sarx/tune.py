@@ -35,16 +35,9 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a study and return the exit code: 0, 1 if an arm lacks confirm trials, 2 for a user's mistake."""
     options = parser().parse_args(arguments)
-    from sarx.config.errors import UserError
+    from sarx.config.errors import exit_code
 
-    try:
-        return run(options)
-    except UserError as error:
-        print("error: " + " ".join(str(error).splitlines()), file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\nstopped; nothing finished is lost, the same command goes on", file=sys.stderr)
-        return 130
+    return exit_code(lambda: run(options), "stopped; nothing finished is lost, the same command goes on")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from sarx.cluster.driver import run_study
-from sarx.cluster.resources import check_local, check_reachable
+from sarx.cluster.resources import check_reachable
 from sarx.config.errors import UserError, nearest
 from sarx.config.schema import TrainConfig, as_dict
 from sarx.search.engine import Engine
@@ -42,8 +42,6 @@ def start(
     target = address or os.environ.get("RAY_ADDRESS")
     if target:
         check_reachable(target)
-    else:
-        check_local(study.resources)
     folder = open_folder(root, study.study)
     with Ledger(folder.ledger) as ledger:
         code, kept = settle_code(ledger.events, training_code(), on_code_change)
@@ -126,7 +124,6 @@ def describe_scores(arms: list[Arm]) -> str:
 
 def dry_run(study: Study, arms: list[Arm]) -> int:
     """Time a step of every arm in a process of its own and print hours and power."""
-    check_local(study.resources)
     threads = study.resources.cpus_per_worker
     request = {"threads": threads, "configs": {arm.key: as_dict(arm.config) for arm in arms}}
     done = subprocess.run(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import sys
+from collections.abc import Callable, Iterable
 
 
 class UserError(ValueError):
@@ -39,3 +40,20 @@ def nearest(name: str, known: Iterable[str]) -> str:
         return f"did you mean {close[0]!r}?"
     shown = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
     return f"known: {shown}"
+
+
+def exit_code(run: Callable[[], int], stopped: str) -> int:
+    """Run an entry point and return its exit code: a user's mistake is one line on stderr and 2, Ctrl-C 130.
+
+    Args:
+        run: What to do.
+        stopped: What to say after Ctrl-C.
+    """
+    try:
+        return run()
+    except UserError as error:
+        print("error: " + " ".join(str(error).splitlines()), file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"\n{stopped}", file=sys.stderr)
+        return 130

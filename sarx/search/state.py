@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 from sarx.study.ledger import Event, unpack_metrics
 
@@ -61,11 +60,3 @@ def replay(events: list[Event], max_failures: int) -> dict[str, Record]:
         if record.status == RUNNING:
             record.status = NEW
     return records
-
-
-def summary(records: dict[str, Record], wanted: list[str]) -> dict[str, Any]:
-    """Count the wanted trials by status."""
-    counts = dict.fromkeys((NEW, RUNNING, FINISHED, DIVERGED, FAILED), 0)
-    for trial_id in wanted:
-        counts[records[trial_id].status if trial_id in records else NEW] += 1
-    return counts
