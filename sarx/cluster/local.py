@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -27,6 +28,9 @@ from sarx.config.errors import UserError
 RECORD = Path(".sarx/cluster.json")
 DASHBOARD_PORT = 8265
 WAIT_S = 60.0
+ATTEMPTS = 3
+LAST_LINES = 5
+PORTS = range(20000, 32768)
 
 
 def up(port: int = DASHBOARD_PORT) -> None:
@@ -51,8 +55,29 @@ def up(port: int = DASHBOARD_PORT) -> None:
         )
     RECORD.parent.mkdir(exist_ok=True)
     log = RECORD.parent / "cluster.log"
+    deadline = time.monotonic() + WAIT_S
+    attempts = 1
+    while not came_up(port, log, deadline):
+        end_recorded()
+        if attempts < ATTEMPTS and time.monotonic() < deadline:
+            attempts += 1
+            continue
+        said = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-LAST_LINES:]
+        raise UserError("\n  ".join([f"Ray did not come up; the end of {log}:", *said]), where="just up")
+    print(f"cluster up: jobs and dashboard at http://127.0.0.1:{port} (token authentication on)")
+    if port != DASHBOARD_PORT:
+        print(f"first: export RAY_API_SERVER_ADDRESS=http://127.0.0.1:{port}")
+    print("next: ray job submit -- python -m sarx.tune search_spaces/ablation.yaml")
+
+
+def came_up(port: int, log: Path, deadline: float) -> bool:
+    """Start a head, record it, and return whether it takes jobs before the deadline (on the monotonic clock).
+
+    Ports are chosen before Ray listens on them; where another process is quicker, the head exits at once.
+    """
     temporary = tempfile.mkdtemp(prefix="sarx-ray-")
-    ports = {"gcs": unused_port(), "client": unused_port(), "agent": unused_port(), "dashboard": port}
+    ports = dict(zip(("gcs", "client", "agent"), unused_ports(3, apart_from=port), strict=True))
+    ports["dashboard"] = port
     head = start_head(ports, temporary, log)
     record: dict[str, Any] = {
         "head": identity(head.pid),
@@ -61,18 +86,13 @@ def up(port: int = DASHBOARD_PORT) -> None:
         "log": str(log),
     }
     RECORD.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    deadline = time.monotonic() + WAIT_S
     while free(ports["agent"]) or not answers(port):
         if head.poll() is not None or time.monotonic() > deadline:
-            down()
-            raise UserError(f"Ray did not come up; see {log}", where="just up")
+            return False
         time.sleep(0.3)
     record["processes"] = family(head.pid)
     RECORD.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    print(f"cluster up: jobs and dashboard at http://127.0.0.1:{port} (token authentication on)")
-    if port != DASHBOARD_PORT:
-        print(f"first: export RAY_API_SERVER_ADDRESS=http://127.0.0.1:{port}")
-    print("next: ray job submit -- python -m sarx.tune search_spaces/ablation.yaml")
+    return True
 
 
 def start_head(ports: dict[str, int], temporary: str, log: Path) -> subprocess.Popen[bytes]:
@@ -110,6 +130,11 @@ def down() -> None:
     if not RECORD.exists():
         print("no cluster of ours is up")
         return
+    print(f"cluster down: {end_recorded()} processes ended")
+
+
+def end_recorded() -> int:
+    """End what the record names, forget the record, and return how many processes that were."""
     record = json.loads(RECORD.read_text())
     ours = {entry["pid"]: entry for entry in record.get("processes", []) if alive(entry)}
     if alive(record["head"]):
@@ -124,7 +149,7 @@ def down() -> None:
     if record["temporary"].startswith(str(Path(tempfile.gettempdir()) / "sarx-ray-")):
         shutil.rmtree(record["temporary"], ignore_errors=True)
     RECORD.unlink()
-    print(f"cluster down: {len(ours)} processes ended")
+    return len(ours)
 
 
 def free(port: int) -> bool:
@@ -133,11 +158,25 @@ def free(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) != 0
 
 
-def unused_port() -> int:
-    """Return a loopback port that nothing uses now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def unused_ports(count: int, apart_from: int | None = None) -> list[int]:
+    """Return loopback ports that nothing uses now.
+
+    They lie above those that Ray gives its workers (10002-19999: Ray refuses to start with a port of ours among
+    them) and below those that Linux usually gives to outgoing connections (from 32768), so that neither takes
+    one before we listen on it. A port that the system picks can be either.
+    """
+    found: list[int] = []
+    for port in random.sample(PORTS, len(PORTS)):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        if port != apart_from:
+            found.append(port)
+        if len(found) == count:
+            return found
+    raise UserError(f"no unused port in {PORTS.start}-{PORTS.stop - 1}", where="just up")
 
 
 def answers(port: int) -> bool:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from sarx.cluster.local import unused_port
+from sarx.cluster.local import unused_ports
 from sarx.cluster.processes import alive
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 @pytest.fixture
 def cluster(host, tmp_path):
     one = host("job", steps=12)
-    port = unused_port()
+    (port,) = unused_ports(1)
     environment = one.environment | {"RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{port}"}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
 
