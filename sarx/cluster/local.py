@@ -161,9 +161,9 @@ def free(port: int) -> bool:
 def unused_ports(count: int, apart_from: int | None = None) -> list[int]:
     """Return loopback ports that nothing uses now.
 
-    They lie above those that Ray gives its workers (10002-19999: Ray refuses to start with a port of ours among
-    them) and below those that Linux usually gives to outgoing connections (from 32768), so that neither takes
-    one before we listen on it. A port that the system picks can be either.
+    They lie above those that Ray gives its workers (10002-19999: Ray refuses to start with a port of ours
+    among them) and below those that Linux usually gives to outgoing connections (from 32768), so that neither
+    takes one before we listen on it. A port that the system picks can be either.
     """
     found: list[int] = []
     for port in random.sample(PORTS, len(PORTS)):

@@ -24,8 +24,8 @@ CONF = Path(__file__).resolve().parents[1] / "conf"
 
 
 def group_names(group: str) -> list[str]:
-    """Return the names of the files in a group."""
-    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+    """Return the names that a group knows: its files, and its registered parts at their defaults."""
+    return sorted({path.stem for path in (CONF / group).glob("*.yaml")} | (GROUPS[group].keys() - {"*"}))
 
 
 def compose(
@@ -129,8 +129,12 @@ def compose_groups(choices: tuple[tuple[str, str], ...]) -> dict[str, dict[str, 
     """Let Hydra put the chosen files together; returns group -> option -> value."""
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
+    from hydra.core.config_store import ConfigStore
     from omegaconf import OmegaConf
 
+    for group, owners in GROUPS.items():
+        for name in owners.keys() - {"*"}:  # a file of the same name comes first
+            ConfigStore.instance().store(group=group, name=name, node={"name": name})
     with initialize_config_dir(str(CONF), version_base="1.3"):
         composed = hydra_compose("train", overrides=[f"{group}={name}" for group, name in choices])
     plain = OmegaConf.to_container(composed, resolve=False)

@@ -10,6 +10,12 @@ from sarx.regularizers.output import RegularizerOutput
 class NoRegularizer(nn.Module):
     """Adds a constant 0 and logs nothing."""
 
-    def forward(self, features: Tensor, labels: Tensor, classifier: nn.Module) -> RegularizerOutput:
-        """Return a zero scalar that is connected to nothing; labels and classifier are not looked at."""
+    def __init__(self, num_classes: int, feature_dim: int) -> None:
+        """Take the sizes that every regularizer takes; neither matters here."""
+        super().__init__()
+
+    def forward(
+        self, features: Tensor, labels: Tensor, classifier: nn.Module, *, advance: bool = True
+    ) -> RegularizerOutput:
+        """Return a zero scalar that is connected to nothing; the other arguments are not looked at."""
         return RegularizerOutput(features.detach().new_zeros(()), {})

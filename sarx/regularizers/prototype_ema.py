@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from sarx.config.schema.regularizer import PrototypeEmaConfig
+from sarx.config.schema.regularizers import PrototypeEmaConfig
 from sarx.regularizers.checks import align_labels, check_options, check_sizes
 from sarx.regularizers.functional import class_means, ema_update, pull_loss, weighted
 from sarx.regularizers.output import RegularizerOutput
@@ -63,7 +63,9 @@ class PrototypeEMA(nn.Module):
         self.register_buffer("prototypes", torch.zeros(num_classes, feature_dim))
         self.register_buffer("seen", torch.zeros(num_classes, dtype=torch.bool))
 
-    def forward(self, features: Tensor, labels: Tensor, classifier: nn.Module) -> RegularizerOutput:
+    def forward(
+        self, features: Tensor, labels: Tensor, classifier: nn.Module, *, advance: bool = True
+    ) -> RegularizerOutput:
         """Return the weighted pull and, in train(), move the prototypes by one step.
 
         In eval() nothing is computed or changed: the loss and its metric are 0.

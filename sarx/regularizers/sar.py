@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sarx.config.schema.regularizer import SarConfig
+from sarx.config.schema.regularizers import SarConfig
 from sarx.regularizers.checks import align_labels, check_options, check_sizes
 from sarx.regularizers.functional import (
     AnchorStatistics,
@@ -145,7 +145,9 @@ class SemanticAnchorRegularizer(nn.Module):
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
         self.register_buffer("first_open_step", torch.full((), -1, dtype=torch.int64))
 
-    def forward(self, features: Tensor, labels: Tensor, classifier: nn.Module) -> RegularizerOutput:
+    def forward(
+        self, features: Tensor, labels: Tensor, classifier: nn.Module, *, advance: bool = True
+    ) -> RegularizerOutput:
         """Return the weighted loss and, in train(), advance gate and moving average by one step.
 
         In eval() nothing is computed or changed: the loss and all metrics are 0, except the first open step.

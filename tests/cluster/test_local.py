@@ -20,7 +20,7 @@ def test_ports_are_unused_distinct_and_none_of_ray_workers():
 
 
 def test_a_port_in_use_or_set_aside_is_not_given(monkeypatch):
-    first, second = local.unused_ports(2)
+    (first,) = local.unused_ports(1)
     monkeypatch.setattr(local, "PORTS", range(first, first + 1))
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", first))

@@ -8,7 +8,7 @@ from sarx.config.compose import CONF, compose, group_names, parse_overrides
 from sarx.config.errors import UserError
 from sarx.config.schema import GROUPS, as_dict, build
 
-FILES = sorted((path.parent.name, path.stem) for path in CONF.glob("*/*.yaml"))
+FILES = [(group, name) for group in GROUPS for name in group_names(group)]
 
 
 def test_defaults():
@@ -45,10 +45,12 @@ def test_every_file_composes(group, name):
     assert getattr(part, "name", name) == name
 
 
-def test_every_group_has_files_and_every_part_one():
-    assert {group for group, _ in FILES} == set(GROUPS)
+def test_files_belong_to_groups_and_every_registered_part_composes():
+    assert {path.name for path in CONF.iterdir() if path.is_dir()} <= set(GROUPS)
     for group, owners in GROUPS.items():
-        assert set(owners) - {"*"} <= set(group_names(group))
+        names = set(group_names(group))
+        assert names
+        assert names == {path.stem for path in (CONF / group).glob("*.yaml")} | (owners.keys() - {"*"})
 
 
 @pytest.mark.parametrize(

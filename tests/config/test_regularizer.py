@@ -2,7 +2,7 @@
 
 import pytest
 
-from sarx.config.schema.regularizer import NoRegularizerConfig, PrototypeEmaConfig, SarConfig
+from sarx.config.schema.regularizers import REGULARIZERS, PrototypeEmaConfig, SarConfig
 
 NOTHING: frozenset[str] = frozenset()
 EMA = {"ema_decay", "ema_half_life"}
@@ -33,7 +33,7 @@ def test_prototype_inert():
     assert PrototypeEmaConfig().inert(NOTHING) == set()
     assert PrototypeEmaConfig(pull_weight=0).inert(NOTHING) == EMA
     assert PrototypeEmaConfig(pull_weight=0).inert(frozenset({"regularizer.pull_weight"})) == set()
-    assert NoRegularizerConfig().inert(NOTHING) == set()
+    assert REGULARIZERS["none"]().inert(NOTHING) == set()
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_prototype_inert():
         (SarConfig(aux_weight=0, pull_weight=0, gate="always"), "remove the arm"),
         (PrototypeEmaConfig(), None),
         (PrototypeEmaConfig(pull_weight=0), "computes exactly what regularizer=none computes"),
-        (NoRegularizerConfig(), None),
+        (REGULARIZERS["none"](), None),
     ],
 )
 def test_warnings(config, said):

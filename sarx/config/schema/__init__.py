@@ -16,17 +16,16 @@ from sarx.config.schema.loss import ClassBalancedConfig, CrossEntropyConfig, Log
 from sarx.config.schema.model import ModelConfig
 from sarx.config.schema.optim import OptimConfig
 from sarx.config.schema.options import check_value, coerce, field_types, option
-from sarx.config.schema.regularizer import NoRegularizerConfig, PrototypeEmaConfig, SarConfig
+from sarx.config.schema.regularizers import REGULARIZERS, RegularizerConfig, SarConfig
 from sarx.config.schema.training import TrainingConfig
 
 DataConfig = DigitScenesConfig | DigitsLTConfig
-RegularizerConfig = NoRegularizerConfig | PrototypeEmaConfig | SarConfig
 LossConfig = CrossEntropyConfig | LogitAdjustedConfig | ClassBalancedConfig
 
 GROUPS: dict[str, dict[str, type]] = {
     "data": {"digit_scenes": DigitScenesConfig, "digits_lt": DigitsLTConfig},
     "model": {"*": ModelConfig},
-    "regularizer": {"none": NoRegularizerConfig, "prototype_ema": PrototypeEmaConfig, "sar": SarConfig},
+    "regularizer": {**REGULARIZERS},
     "loss": {
         "cross_entropy": CrossEntropyConfig,
         "logit_adjusted": LogitAdjustedConfig,

@@ -1,62 +1,19 @@
-"""Options of the regularizers. The equations behind each option stand in sarx.regularizers."""
+"""Options of Semantic Anchor Regularization."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
-from sarx.config.errors import UserError
 from sarx.config.schema.options import check_fields, option
-
-
-@dataclass(kw_only=True, slots=True)
-class NoRegularizerConfig:
-    """The task loss alone."""
-
-    name: str = "none"
-
-    def __post_init__(self) -> None:
-        """Check every field."""
-        check_fields(self, "regularizer")
-
-    def inert(self, searched: frozenset[str]) -> frozenset[str]:
-        """Return the options that cannot act."""
-        return frozenset()
-
-    def warnings(self) -> tuple[str, ...]:
-        """Return what a reader of the plan must know."""
-        return ()
-
-
-@dataclass(kw_only=True, slots=True)
-class PrototypeEmaConfig:
-    """Pull towards moving averages of the class means of the features."""
-
-    name: str = "prototype_ema"
-    pull_weight: float = option(0.1, low=0.0, high=1000.0)
-    ema_decay: float | None = option(0.999, low=0.0, below=1.0)
-    ema_half_life: float | None = option(None, above=0.0, high=10.0)
-
-    def __post_init__(self) -> None:
-        """Check every field and that one of the two ways to give the averaging time is used."""
-        check_fields(self, "regularizer")
-        check_ema(self.ema_decay, self.ema_half_life)
-
-    def inert(self, searched: frozenset[str]) -> frozenset[str]:
-        """Return the options that cannot act: the averaging time when nothing is pulled."""
-        pulls = self.pull_weight > 0 or "regularizer.pull_weight" in searched
-        return frozenset() if pulls else frozenset({"ema_decay", "ema_half_life"})
-
-    def warnings(self) -> tuple[str, ...]:
-        """Say when the regularizer cannot act at all."""
-        if self.pull_weight == 0:
-            return ("pull_weight is 0: computes exactly what regularizer=none computes",)
-        return ()
+from sarx.config.schema.regularizers.declare import check_ema
 
 
 @dataclass(kw_only=True, slots=True)
 class SarConfig:
     """Semantic Anchor Regularization; the defaults are the published constants."""
 
+    implementation: ClassVar[str] = "sarx.regularizers.sar:SemanticAnchorRegularizer"
     name: str = "sar"
     anchor_dim: int | str = option("feature_dim", low=2, high=8192, choices=("feature_dim",))
     anchor_classifier: str = option("shared", choices=("shared", "separate"))
@@ -103,11 +60,3 @@ class SarConfig:
                 f"computes what regularizer=none computes, bit for bit; {cure}",
             )
         return ()
-
-
-def check_ema(ema_decay: float | None, ema_half_life: float | None) -> None:
-    """Refuse both or neither of the two ways to give the averaging time."""
-    if (ema_decay is None) == (ema_half_life is None):
-        raise UserError(
-            "give exactly one of ema_decay and ema_half_life, the other null", key="regularizer.ema_half_life"
-        )
