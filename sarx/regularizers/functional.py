@@ -41,30 +41,70 @@ def anchor_statistics(logits_CC: Tensor) -> AnchorStatistics:
     return AnchorStatistics(log_confidence, log_confidence.detach().exp(), logits_CC.argmax(dim=1) == classes)
 
 
-def anchor_loss(log_confidence: Tensor, filter_confidence: float) -> Tensor:
-    """Return the published anchor cross-entropy with hard weighting.
+def anchor_loss(log_confidence: Tensor, filter_confidence: float, weighting: str = "hard") -> Tensor:
+    """Return the cross-entropy of the anchors that are not yet filtered out.
 
-    With l = -log p and U the classes of p <= filter_confidence: sum over U of w_c l_c, where w_c = log p_c
-    / (sum over U of log p + 1e-9). The weights carry gradient, as published, so a class whose l is below
-    half the loss is pushed to a larger l. With U empty the value and every gradient are exactly 0 and the
-    graph stays connected. Only where the sum over U lies above -2e-9 (possible only with filter_confidence
-    within 2e-9 of 1) is the denominator held at -1e-9, because the published one crosses 0 there.
+    With l = -log p and U the classes of p <= filter_confidence:
+
+    - ``hard`` (published): sum over U of w_c l_c, where w_c = log p_c / (sum over U of log p + 1e-9). The
+      weights carry gradient, so a class whose l is below half the loss is pushed to a larger l;
+    - ``detached``: the same value, with no gradient through the weights;
+    - ``uniform``: the mean of l_c over U.
+
+    With U empty the value and every gradient are exactly 0 and the graph stays connected. Only where the sum
+    over U lies above -2e-9 (possible only with filter_confidence within 2e-9 of 1) is the denominator held at
+    -1e-9, because the published one crosses 0 there.
 
     Args:
         log_confidence: (C,) log p_c.
         filter_confidence: Classes more confident than this are left out; 1 keeps all.
+        weighting: ``hard``, ``detached`` or ``uniform``.
 
     Returns:
         Scalar.
     """
-    kept = log_confidence.masked_fill(log_confidence.detach().exp() > filter_confidence, 0.0)
-    denominator = (kept.sum() + AUX_EPSILON).clamp(max=-AUX_EPSILON)
-    return (kept / denominator * -kept).sum()
+    left_out = log_confidence.detach().exp() > filter_confidence
+    kept = log_confidence.masked_fill(left_out, 0.0)
+    if weighting == "uniform":
+        return -kept.sum() / (~left_out).sum().clamp(min=1)
+    weights = kept / (kept.sum() + AUX_EPSILON).clamp(max=-AUX_EPSILON)
+    return ((weights.detach() if weighting == "detached" else weights) * -kept).sum()
 
 
-def gate_is_open(statistics: AnchorStatistics, update_confidence: float) -> Tensor:
-    """Return a bool scalar: every class is argmax-correct and more confident than ``update_confidence``."""
-    return (statistics.correct & (statistics.confidence > update_confidence)).all()
+def open_gates(statistics: AnchorStatistics, update_confidence: float, gate: str) -> Tensor:
+    """Return the (C,) bool of the classes whose gate is open.
+
+    A class passes if it is argmax-correct and p_c > update_confidence. ``all`` (published) opens every gate
+    if every class passes and none otherwise, ``per_class`` the gates of the classes that pass, ``always``
+    every gate.
+    """
+    passes = statistics.correct & (statistics.confidence > update_confidence)
+    if gate == "all":
+        return passes.all().expand_as(passes)
+    return passes if gate == "per_class" else torch.ones_like(passes)
+
+
+def pull_weights(
+    counts: Tensor, open_C: Tensor, reduction: str, *, ranks: int = 1, dtype: torch.dtype
+) -> Tensor:
+    """Return the (C,) weight of one pixel of each class in the pull loss, 0 where the gate is shut.
+
+    ``pixel`` (published) is 1 / V, the mean over all V valid pixels, pulled or not; ``class_balanced`` is
+    1 / (K n_c) with K the number of classes in the batch: the mean over them of the mean over their pixels.
+    Both are multiplied by the number of ranks, because a distributed wrapper averages over ranks.
+
+    Args:
+        counts: (C,) int64 valid pixels per class, over the batch of all ranks.
+        open_C: (C,) bool.
+        reduction: ``pixel`` or ``class_balanced``.
+        ranks: Number of ranks.
+        dtype: Of the weights.
+    """
+    if reduction == "pixel":
+        parts = counts.sum().clamp(min=1).expand_as(counts)
+    else:
+        parts = counts.clamp(min=1) * (counts > 0).sum().clamp(min=1)
+    return (ranks / parts.to(dtype)).masked_fill(~open_C, 0.0)
 
 
 def ema_update(average: Tensor, value: Tensor, initialized: Tensor, decay: float) -> Tensor:
@@ -99,30 +139,14 @@ def decay_from_half_life(half_life_share: float, total_steps: int) -> float:
     return float(0.5 ** (1.0 / (half_life_share * total_steps)))
 
 
-def pull_loss(features: Tensor, labels: Tensor, centres_CD: Tensor, ignore_index: int) -> Tensor:
-    """Return the mean over valid pixels of (1/D) ||f_i - M_{y_i}||^2.
-
-    Without a valid pixel the value and the gradient are 0 and the graph stays connected.
-
-    Args:
-        features: (N, D) or (B, D, H, W).
-        labels: (N,) or (B, H, W) int64; every label is ``ignore_index`` or in [0, C).
-        centres_CD: (C, D).
-        ignore_index: Label of the pixels that do not count.
-
-    Returns:
-        Scalar.
-    """
-    ignored = labels == ignore_index
-    targets = centres_CD[labels.masked_fill(ignored, 0)]
-    distances = (features - targets.movedim(-1, 1)).square().mean(dim=1)
-    return distances.masked_fill(ignored, 0.0).sum() / (~ignored).sum().clamp(min=1)
+def class_counts(labels: Tensor, num_classes: int, ignore_index: int) -> Tensor:
+    """Return the (C,) int64 numbers of pixels per class of int64 labels of any shape, on this rank."""
+    rows = labels.masked_fill(labels == ignore_index, num_classes).flatten()
+    return rows.new_zeros(num_classes + 1).index_add(0, rows, torch.ones_like(rows))[:-1]
 
 
-def class_means(
-    features: Tensor, labels: Tensor, num_classes: int, ignore_index: int
-) -> tuple[Tensor, Tensor]:
-    """Return the mean feature of every class in the batch and the number of its pixels.
+def class_sums(features: Tensor, labels: Tensor, num_classes: int, ignore_index: int) -> Tensor:
+    """Return the sum of the features of every class, on this rank; 0 for a class without pixels.
 
     Args:
         features: (N, D) or (B, D, H, W).
@@ -131,13 +155,11 @@ def class_means(
         ignore_index: Label of the pixels that do not count.
 
     Returns:
-        (C, D) means, 0 for an absent class, and (C,) counts in the dtype of the features.
+        (C, D) with gradient.
     """
     rows = labels.masked_fill(labels == ignore_index, num_classes).flatten()
     features_ND = features.movedim(1, -1).flatten(end_dim=-2)
-    sums = features_ND.new_zeros(num_classes + 1, features_ND.shape[1]).index_add(0, rows, features_ND)
-    counts = features_ND.new_zeros(num_classes + 1).index_add(0, rows, torch.ones_like(features_ND[:, 0]))
-    return sums[:-1] / counts[:-1, None].clamp(min=1.0), counts[:-1]
+    return features_ND.new_zeros(num_classes + 1, features_ND.shape[1]).index_add(0, rows, features_ND)[:-1]
 
 
 def downsample_labels(labels: Tensor, size: tuple[int, int]) -> Tensor:

@@ -2,14 +2,41 @@
 
 from __future__ import annotations
 
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
 
 
-def build_projector(anchor_dim: int, feature_dim: int, depth: int = 3) -> nn.Sequential:
+class Projector(nn.Sequential):
+    """Layers over anchors (C, A) -> (C, D), whose batch normalisation takes its statistics over the C rows.
+
+    The statistics are those of the rows at hand in every mode and after ``convert_sync_batchnorm``: all
+    ranks hold the same anchors, so there is nothing to synchronise.
+    """
+
+    def forward(self, anchors: Tensor, track: bool = True) -> Tensor:
+        """Return the projected anchors; ``track`` says whether the running statistics move."""
+        for layer in self:
+            anchors = _normalise(layer, anchors, track) if isinstance(layer, _BatchNorm) else layer(anchors)
+        return anchors
+
+
+def _normalise(layer: _BatchNorm, rows: Tensor, track: bool) -> Tensor:
+    """Return the rows normalised over themselves; without ``track`` only copies of the statistics move."""
+    mean, variance = layer.running_mean, layer.running_var
+    if track and layer.num_batches_tracked is not None:
+        layer.num_batches_tracked.add_(1)
+    if not track and mean is not None and variance is not None:
+        mean, variance = mean.clone(), variance.clone()
+    momentum = 0.1 if layer.momentum is None else layer.momentum
+    return F.batch_norm(rows, mean, variance, layer.weight, layer.bias, True, momentum, layer.eps)
+
+
+def build_projector(anchor_dim: int, feature_dim: int, depth: int = 3) -> Projector:
     """Build ``depth`` blocks of Linear, BatchNorm1d and ReLU; (C, A) -> (C, D).
 
-    The first Linear maps A to D, the others D to D, and the last has no bias. Batch normalisation in train
-    mode takes its statistics over the C rows. Initialisation draws from the global generator of torch.
+    The first Linear maps A to D, the others D to D, and the last has no bias. Initialisation draws from the
+    global generator of torch.
 
     Args:
         anchor_dim: A.
@@ -31,4 +58,4 @@ def build_projector(anchor_dim: int, feature_dim: int, depth: int = 3) -> nn.Seq
         width = anchor_dim if block == 0 else feature_dim
         linear = nn.Linear(width, feature_dim, bias=block < depth - 1)
         layers += [linear, nn.BatchNorm1d(feature_dim), nn.ReLU()]
-    return nn.Sequential(*layers)
+    return Projector(*layers)

@@ -6,44 +6,20 @@ import math
 
 import pytest
 import torch
-from torch import Tensor
 from torch.nn import functional as F
 
 from sarx.regularizers.functional import (
+    AnchorStatistics,
     anchor_loss,
     anchor_statistics,
-    class_means,
+    class_counts,
+    class_sums,
     decay_from_half_life,
     downsample_labels,
     ema_update,
-    pull_loss,
+    open_gates,
+    pull_weights,
 )
-
-
-def slow_pull(features: Tensor, labels: Tensor, centres: Tensor, ignore_index: int) -> Tensor:
-    """One-hot twin: dense targets by a product with (B, H, W, C), errors masked, divided by valid pixels."""
-    count = centres.shape[0]
-    valid = (labels != ignore_index).to(features.dtype)
-    one_hot = F.one_hot(torch.where(labels == ignore_index, count, labels), count + 1)[..., :count]
-    targets = torch.einsum("bhwc,cd->bdhw", one_hot.to(features.dtype), centres)
-    errors = ((features - targets) ** 2).sum(dim=1) / features.shape[1]
-    return (errors * valid).sum() / valid.sum()
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_pull_equals_its_one_hot_twin(seed: int) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    features = torch.randn(2, 5, 3, 4, generator=generator, dtype=torch.float64, requires_grad=True)
-    centres = torch.randn(7, 5, generator=generator, dtype=torch.float64)
-    labels = torch.randint(0, 8, (2, 3, 4), generator=generator)
-    labels[labels == 7] = 255
-    results = []
-    for function in (pull_loss, slow_pull):
-        value = function(features, labels, centres, 255)
-        results.append((value, torch.autograd.grad(value, features)[0]))
-    torch.testing.assert_close(results[0], results[1], rtol=1e-13, atol=1e-15)
-    flat = pull_loss(features.permute(0, 2, 3, 1).reshape(-1, 5), labels.flatten(), centres, 255)
-    torch.testing.assert_close(flat, results[0][0], rtol=1e-13, atol=0.0)
 
 
 def test_anchor_loss_weights_carry_gradient_as_published() -> None:
@@ -55,6 +31,20 @@ def test_anchor_loss_weights_carry_gradient_as_published() -> None:
     wanted = (2 * losses - value) / losses.sum()
     torch.testing.assert_close(gradient, wanted.detach(), rtol=1e-8, atol=1e-8)
     assert [round(entry, 3) for entry in gradient.tolist()] == [-0.381, -0.253, -0.040, 0.811]
+
+
+def test_detached_and_uniform_weighting_by_hand() -> None:
+    losses = torch.tensor([0.2, 0.5, 1.0, 3.0, 0.05], dtype=torch.float64, requires_grad=True)
+    detached = anchor_loss(-losses, 0.9, "detached")
+    assert detached.detach() == anchor_loss(-losses, 0.9).detach()
+    gradient = torch.autograd.grad(detached, losses)[0]
+    assert [round(entry, 2) for entry in gradient.tolist()] == [0.04, 0.11, 0.21, 0.64, 0.0]
+    uniform = anchor_loss(-losses, 0.9, "uniform")
+    assert float(uniform.detach()) == pytest.approx(4.7 / 4)
+    assert torch.autograd.grad(uniform, losses)[0].tolist() == [0.25] * 4 + [0.0]
+    empty = anchor_loss(-losses * 1e-3, 0.9, "uniform")
+    assert empty == 0
+    assert not torch.autograd.grad(empty, losses)[0].any()
 
 
 def test_anchor_loss_filters_confident_classes() -> None:
@@ -98,11 +88,37 @@ def test_decay_from_half_life() -> None:
         decay_from_half_life(0.1, 0)
 
 
-def test_class_means_by_hand() -> None:
+def test_class_sums_and_counts_by_hand() -> None:
     features = torch.tensor([[1.0, 2.0], [3.0, 4.0], [9.0, 9.0], [5.0, 6.0]])
-    means, counts = class_means(features, torch.tensor([0, 0, 255, 2]), 3, 255)
-    assert means.tolist() == [[2.0, 3.0], [0.0, 0.0], [5.0, 6.0]]
-    assert counts.tolist() == [2.0, 0.0, 1.0]
+    labels = torch.tensor([0, 0, 255, 2])
+    assert class_sums(features, labels, 3, 255).tolist() == [[4.0, 6.0], [0.0, 0.0], [5.0, 6.0]]
+    counts = class_counts(labels, 3, 255)
+    assert counts.tolist() == [2, 0, 1]
+    assert counts.dtype == torch.int64
+    maps = features.T.reshape(1, 2, 2, 2)
+    assert torch.equal(class_sums(maps, labels.view(1, 2, 2), 3, 255), class_sums(features, labels, 3, 255))
+
+
+def test_pull_weights_by_hand() -> None:
+    counts, is_open = torch.tensor([6, 0, 2]), torch.tensor([True, True, False])
+    pixel = pull_weights(counts, is_open, "pixel", dtype=torch.float64)
+    assert pixel.tolist() == [1 / 8, 1 / 8, 0.0]
+    balanced = pull_weights(counts, torch.ones_like(is_open), "class_balanced", ranks=3, dtype=torch.float64)
+    assert balanced.tolist() == [3 / 12, 3 / 2, 3 / 4]  # class 1 has no pixel that could use its weight
+    nothing = pull_weights(counts * 0, is_open, "class_balanced", dtype=torch.float64)
+    assert nothing.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("gate", "wanted"),
+    [("all", [False] * 3), ("per_class", [True, False, False]), ("always", [True] * 3)],
+)
+def test_open_gates_by_hand(gate: str, wanted: list[bool]) -> None:
+    confidence = torch.tensor([0.9, 0.9, 0.8])
+    statistics = AnchorStatistics(confidence.log(), confidence, torch.tensor([True, False, True]))
+    assert open_gates(statistics, 0.8, gate).tolist() == wanted
+    passing = AnchorStatistics(confidence.log(), confidence, torch.ones(3, dtype=torch.bool))
+    assert open_gates(passing, 0.7, gate).all()
 
 
 @pytest.mark.parametrize("source", [(8, 8), (7, 13), (512, 481), (3, 2)])

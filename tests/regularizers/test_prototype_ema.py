@@ -1,14 +1,16 @@
-"""The moving average of class means, by hand."""
+"""The moving average of class means, by hand; all baselines on two ranks against one process."""
 
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from sarx.regularizers import PrototypeEMA
+from tests.regularizers.two_ranks import BASELINES, on_two_ranks, train_baselines
 
 CLASSIFIER = nn.Linear(2, 3)
 
@@ -82,7 +84,119 @@ def test_half_precision_features_under_autocast() -> None:
     assert regularizer.prototypes.dtype == output.loss.dtype == torch.float32
 
 
+def judge(weight: float) -> nn.Linear:
+    """A classifier of features (x, y): logits weight * (x, y, 0)."""
+    classifier = nn.Linear(2, 3)
+    with torch.no_grad():
+        classifier.weight.copy_(torch.tensor([[weight, 0.0], [0.0, weight], [0.0, 0.0]]))
+        classifier.bias.zero_()
+    return classifier
+
+
+def step(gate: str, classifier: nn.Module) -> tuple[Tensor, dict[str, Tensor], PrototypeEMA]:
+    """Pixels (0, 0) and (4, 0) of class 0, (0, 1) of class 1, (0, 2) ignored; returns the gradient."""
+    regularizer = PrototypeEMA(3, 2, pull_weight=1.0, gate=gate, update_confidence=0.7)
+    features = torch.tensor([[0.0, 0.0], [4.0, 0.0], [0.0, 1.0], [0.0, 2.0]], requires_grad=True)
+    output = regularizer(features, torch.tensor([0, 0, 1, 255]), classifier)
+    (gradient,) = torch.autograd.grad(output.loss, features)
+    return gradient, output.metrics, regularizer
+
+
+@pytest.mark.parametrize(
+    ("gate", "weight", "share"),
+    [
+        # Prototypes (2, 0) and (0, 1); their confidence is e^2w / (e^2w + 2) and e^w / (e^w + 2).
+        ("none", -1.0, 1.0),
+        ("all", 2.0, 1.0),  # .96 and .79: both above .7, and class 2, not seen yet, is not asked
+        ("all", 1.0, 0.0),  # .79 and .58
+        ("all", -1.0, 0.0),  # not argmax-correct
+        ("per_class", 2.0, 1.0),
+        ("per_class", 1.0, 0.5),
+        ("per_class", -1.0, 0.0),
+    ],
+)
+def test_gates_by_hand(gate: str, weight: float, share: float) -> None:
+    classifier = judge(weight)
+    gradient, metrics, regularizer = step(gate, classifier)
+    assert metrics["train/gate_open"] == share
+    # Two pixels of class 0, 2 away from (2, 0); the mean is over all three valid pixels, pulled or not.
+    assert float(metrics["train/pull_loss"]) == pytest.approx((share > 0) * (4 + 4) / 2 / 3)
+    wanted = torch.zeros(4, 2)
+    wanted[:2, 0] = torch.tensor([-2.0, 2.0]) / 3 * (share > 0)
+    torch.testing.assert_close(gradient, wanted)
+    # Open or shut, the average moves, and the classifier learns nothing.
+    assert regularizer.prototypes.tolist() == [[2.0, 0.0], [0.0, 1.0], [0.0, 0.0]]
+    assert classifier.weight.grad is None
+
+
+def test_a_gate_follows_the_classifier() -> None:
+    _, _, regularizer = step("all", judge(1.0))
+    batch = torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 1])
+    assert regularizer(*batch, judge(3.0)).metrics["train/gate_open"] == 1
+    assert regularizer(*batch, judge(1.0)).loss == 0
+
+
+def test_nothing_seen_is_not_open() -> None:
+    regularizer = PrototypeEMA(3, 2, gate="all")
+    output = regularizer(torch.randn(2, 2), torch.tensor([255, 255]), judge(1.0))
+    assert output.loss == output.metrics["train/gate_open"] == 0
+
+
+def test_further_micro_batches_pull_to_the_prototypes_as_they_are() -> None:
+    regularizer = PrototypeEMA(3, 2, pull_weight=1.0)
+    regularizer(torch.tensor([[2.0, 3.0]]), torch.tensor([0]), CLASSIFIER)
+    before = copy.deepcopy(regularizer.state_dict())
+    features = torch.tensor([[4.0, 3.0], [7.0, 7.0]], requires_grad=True)
+    loss = regularizer(features, torch.tensor([0, 1]), CLASSIFIER, advance=False).loss
+    loss.backward()
+    # Class 1 has no prototype yet: its pixel is not pulled, but counts among the valid ones.
+    assert float(loss.detach()) == pytest.approx(4 / 2 / 2)
+    torch.testing.assert_close(features.grad, torch.tensor([[1.0, 0.0], [0.0, 0.0]]))
+    assert all(torch.equal(value, before[key]) for key, value in regularizer.state_dict().items())
+
+
+Records = dict[str, list[dict[str, Tensor]]]
+
+
+@pytest.fixture(scope="module")
+def over_ranks(tmp_path_factory: pytest.TempPathFactory) -> tuple[Records, list[Records]]:
+    """All cases trained by one process, and by each of two ranks."""
+    return train_baselines(None), on_two_ranks(train_baselines, tmp_path_factory.mktemp("ranks"))
+
+
+@pytest.mark.parametrize("case", BASELINES)
+def test_two_ranks_equal_one_process(case: str, over_ranks: tuple[Records, list[Records]]) -> None:
+    alone, ranks = over_ranks
+    assert any(record["loss"] > 0 for record in alone[case])
+    for records in ranks:
+        for ours, wanted in zip(records[case], alone[case], strict=True):
+            torch.testing.assert_close(ours, wanted, rtol=1e-12, atol=1e-12)
+
+
+def test_the_gated_cases_open_and_shut(over_ranks: tuple[Records, list[Records]]) -> None:
+    shares = [float(record["train/gate_open"]) for record in over_ranks[0]["gated_per_class"]]
+    assert any(0 < share < 1 for share in shares)
+    assert {float(record["train/gate_open"]) for record in over_ranks[0]["gated"]} == {0.0, 1.0}
+
+
+@pytest.mark.parametrize(
+    ("classifier", "said"),
+    [
+        (nn.Sequential(nn.Linear(2, 3)), "classifier: Sequential is neither"),
+        (nn.Linear(2, 4), r"classifier: weight shape \(4, 2\) is neither \(3, 2\)"),
+    ],
+)
+def test_a_gate_needs_the_linear_classifier(classifier: Any, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        step("all", classifier)
+    step("none", classifier)
+
+
 def test_mistakes_are_named() -> None:
+    with pytest.raises(ValueError, match="gate: 'always' is not one of none, all, per_class"):
+        PrototypeEMA(3, 2, gate="always")
+    with pytest.raises(ValueError, match="update_confidence: 1"):
+        PrototypeEMA(3, 2, update_confidence=1.0)
     with pytest.raises(ValueError, match="pull_weight: -1"):
         PrototypeEMA(3, 2, pull_weight=-1.0)
     with pytest.raises(ValueError, match="ema_decay: 1"):

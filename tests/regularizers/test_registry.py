@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 
@@ -57,6 +58,13 @@ def test_every_regularizer_trains_and_rests(name: str) -> None:
 def test_options_arrive() -> None:
     config = SarConfig(
         anchor_dim=7,
+        anchor_init="simplex",
+        projector_depth=2,
+        aux_weighting="detached",
+        pull_target="current",
+        distance="cosine",
+        pull_reduction="class_balanced",
+        feature_norm="layer",
         anchor_classifier="separate",
         gate="always",
         aux_weight=2.0,
@@ -69,9 +77,10 @@ def test_options_arrive() -> None:
     built = build_regularizer(config, **SIZES, ignore_index=9, anchor_seed=1)
     assert built.anchors.shape == (3, 7)
     assert built.separate_classifier is not None
-    assert (built.gate, built.aux_weight, built.pull_weight) == ("always", 2.0, 3.0)
-    assert (built.filter_confidence, built.update_confidence, built.ignore_index) == (0.5, 0.4, 9)
-    assert built.ema_decay**10 == pytest.approx(0.5)
+    assert built.ignore_index == 9
+    assert built.options.ema_decay**10 == pytest.approx(0.5)
+    wanted = dataclasses.replace(config, ema_decay=built.options.ema_decay, ema_half_life=None)
+    assert built.options == wanted
     other = build_regularizer(config, **SIZES, anchor_seed=2)
     assert not torch.equal(built.anchors, other.anchors)
     assert build_regularizer(SarConfig(), **SIZES).anchors.shape == (3, 4)

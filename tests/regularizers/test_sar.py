@@ -72,7 +72,7 @@ def test_shut_gate_rests() -> None:
     assert output.metrics["train/pull_loss"] == 0
     assert output.metrics["train/first_open_step"] == -1
     assert not regularizer.semantic_anchors.any()
-    assert not regularizer.initialized
+    assert not regularizer.initialized.any()
     assert regularizer.steps == 2
     on_features, on_projector, on_classifier = grads(output.loss, features, regularizer.projector, classifier)
     assert on_features == 0
@@ -110,7 +110,7 @@ def test_gate_that_shuts_again_stops_pull_and_average() -> None:
     assert output.metrics["train/gate_open"] == 0
     assert output.metrics["train/pull_loss"] == 0
     assert torch.equal(regularizer.semantic_anchors, before)
-    assert regularizer.initialized
+    assert regularizer.initialized.all()
 
 
 def test_gate_needs_confidence_and_argmax() -> None:
@@ -386,11 +386,11 @@ def test_same_operations_whether_the_gate_is_open_or_shut() -> None:
         ({"aux_weight": -1.0}, r"aux_weight: -1\.0 is outside the allowed range \[0, 1000\]"),
         ({"pull_weight": float("nan")}, "pull_weight: nan"),
         ({"ema_decay": 1.0}, r"ema_decay: 1\.0 is outside the allowed range \[0, 1\)"),
-        ({"ema_decay": None}, "ema_decay: None is not a float"),
+        ({"ema_decay": None}, "give exactly one of ema_decay and ema_half_life"),
         ({"filter_confidence": 0.0}, r"filter_confidence: 0\.0 .* \(0, 1\]"),
         ({"update_confidence": 1.0}, r"update_confidence: 1\.0 .* \[0, 1\)"),
-        ({"gate": "some"}, "gate: 'some' is not one of all, always"),
-        ({"anchor_classifier": "own"}, "anchor_classifier: 'own' is not one of shared, separate"),
+        ({"gate": "some"}, "gate: 'some' is not one of all, per_class, always"),
+        ({"anchor_classifier": "own"}, "anchor_classifier: 'own' is not one of shared, shared_frozen"),
         ({"anchor_dim": 1}, "anchor_dim: 1 is outside"),
         ({"projector_depth": -1}, "projector_depth: -1"),
         ({"num_classes": 1}, "num_classes: 1 .* one row has no variance"),

@@ -5,14 +5,28 @@
 
 from __future__ import annotations
 
+from sarx.config.schema.regularizers.car import CarConfig
+from sarx.config.schema.regularizers.center_loss import CenterLossConfig
 from sarx.config.schema.regularizers.declare import RegularizerConfig, declare
+from sarx.config.schema.regularizers.pixel_prototype_contrast import PixelPrototypeContrastConfig
 from sarx.config.schema.regularizers.prototype_ema import PrototypeEmaConfig
 from sarx.config.schema.regularizers.sar import SarConfig
 
-__all__ = ["REGULARIZERS", "PrototypeEmaConfig", "RegularizerConfig", "SarConfig"]
+__all__ = [
+    "REGULARIZERS",
+    "CarConfig",
+    "CenterLossConfig",
+    "PixelPrototypeContrastConfig",
+    "PrototypeEmaConfig",
+    "RegularizerConfig",
+    "SarConfig",
+]
 
 REGULARIZERS: dict[str, type[RegularizerConfig]] = {
+    "car": CarConfig,
+    "center_loss": CenterLossConfig,
     "none": declare("none", "sarx.regularizers.none:NoRegularizer"),
+    "pixel_prototype_contrast": PixelPrototypeContrastConfig,
     "prototype_ema": PrototypeEmaConfig,
     "sar": SarConfig,
 }
