@@ -20,7 +20,7 @@ def gaussian(classes: int, dim: int, generator: Generator) -> Tensor:
 
 def orthogonal(classes: int, dim: int, generator: Generator) -> Tensor:
     """Return mutually orthogonal rows in random directions; needs A >= C."""
-    return _random_frame(dim, classes, generator).T * math.sqrt(dim)
+    return torch.mul(_random_frame(dim, classes, generator).T, math.sqrt(dim))
 
 
 def simplex(classes: int, dim: int, generator: Generator) -> Tensor:
@@ -65,5 +65,4 @@ def _random_frame(rows: int, columns: int, generator: Generator) -> Tensor:
     """Return (rows, columns) float64 with orthonormal columns, uniform over all such frames."""
     drawn = torch.randn(rows, columns, generator=generator, dtype=torch.float64)
     frame, triangle = torch.linalg.qr(drawn)
-    signs: Tensor = triangle.diagonal().sign()
-    return frame * signs
+    return torch.mul(frame, triangle.diagonal().sign())

@@ -48,9 +48,9 @@ class CenterLoss(nn.Module):
     released code fills them with small random numbers (Xavier); here they start at 0, so that nothing is
     drawn: of the start about (1 - alpha)^k is left after a class was in k batches.
 
-    Published values: alpha .5 and lambda .003 (faces, D = 512). Without the 1/D, lambda .003 is pull_weight
-    .003 * D; the default 1.536 is that product at the paper's D. (The released code trains faces with .008,
-    digits with .01, and moves the centres by gradient descent at the network's learning rate.)
+    Published values: alpha .5 and lambda .003 (faces, D = 512). Because of the 1/D, a lambda is a pull_weight
+    of lambda * D; the default 1.536 is .003 * 512. (The released code trains faces with .008 and digits with
+    .01, and moves the centres by gradient descent at the network's learning rate.)
 
     Attributes:
         centres: (C, D), the centres that the latest step pulled to. Each step binds a new tensor.
