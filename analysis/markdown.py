@@ -25,6 +25,10 @@ def to_markdown(report: Report) -> str:
     parts += ["## Missing", _list(report.missing)] if report.missing else []
     for table in report.extras:
         parts += [f"### {escape(table.title)}", _table(table)]
+    if report.geometry:
+        parts += [f"## {escape(report.geometry.title)}", _list(report.geometry.notes)]
+        for table in report.geometry.tables:
+            parts += [f"### {escape(table.title)}", _table(table)]
     return "\n\n".join(parts) + "\n"
 
 

@@ -9,6 +9,7 @@ import polars as pl
 
 from analysis.caption import Facts, caption, missing
 from analysis.comparison import Comparison, compare
+from analysis.geometry import Section, geometry_section
 from analysis.ledger import read_ledger
 from analysis.opened import Study, read_study
 from analysis.results import (
@@ -31,6 +32,7 @@ class Report:
         extras: the small tables below them (search, gate).
         caption: statements under the tables.
         missing: what is not there yet; empty for a complete study.
+        geometry: the section on the geometry of features, for ledgers that have it.
     """
 
     study: Study
@@ -39,6 +41,7 @@ class Report:
     extras: list[Table]
     caption: list[str]
     missing: list[str]
+    geometry: Section | None = None
 
 
 def make_report(folder: Path) -> Report:
@@ -71,6 +74,7 @@ def make_report(folder: Path) -> Report:
         extras=extras + ([gate] if gate else []),
         caption=caption(study, comparison, facts),
         missing=missing(study, comparison, facts),
+        geometry=geometry_section(study, folder, trials, metrics),
     )
 
 

@@ -105,7 +105,7 @@ class TrialHost(Trainable):
     def _preview(self, module: Any) -> list[tuple[str, bytes]]:
         from sarx.training.preview import preview
 
-        return preview(self._config, module.model)
+        return preview(self._config, module.model, module.prediction_adjustment)
 
 
 @contextlib.contextmanager

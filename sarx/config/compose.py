@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from sarx.config.errors import UserError, nearest
-from sarx.config.schema import EXCLUSIVE, GROUPS, TrainConfig, as_dict, build, dotted_keys
+from sarx.config.schema import EXCLUSIVE, GROUPS, TrainConfig, build, dotted_keys, fill
 from sarx.config.schema.options import field_types
 
 UNREADABLE = (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError)
@@ -49,7 +49,7 @@ def compose(
     values = {
         group: dict(options) for group, options in compose_groups(tuple(sorted(choices.items()))).items()
     }
-    full = as_dict(build(values))
+    full = fill(values)  # whether the parts fit is asked once the options are in
     known = dotted_keys(full)
     options = {k: v for k, v in pairs.items() if k not in GROUPS and (k in known or k not in optional)}
     return build(override(full, options))

@@ -1,6 +1,7 @@
 """Task losses over logits. Needs torch alone.
 
 ``LOSSES`` is the registry: name -> builder. All are called alike: ``loss(logits, labels)`` returns a scalar.
+All have ``prediction_adjustment``: (C,) what to add to the logits before they predict (``adjust``), or None.
 """
 
 from __future__ import annotations
@@ -10,16 +11,19 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from sarx.config.schema import LossConfig
-from sarx.config.schema.loss import ClassBalancedConfig, CrossEntropyConfig, LogitAdjustedConfig
+from sarx.config.schema.loss import ClassBalancedConfig, CrossEntropyConfig, LogitAdjustedConfig, OhemConfig
 from sarx.losses.class_balanced import ClassBalancedCrossEntropy, class_weights
 from sarx.losses.cross_entropy import CrossEntropy, cross_entropy
-from sarx.losses.logit_adjusted import LogitAdjustedCrossEntropy
+from sarx.losses.logit_adjusted import LogitAdjustedCrossEntropy, adjust
+from sarx.losses.ohem import OhemCrossEntropy
 
 __all__ = [
     "LOSSES",
     "ClassBalancedCrossEntropy",
     "CrossEntropy",
     "LogitAdjustedCrossEntropy",
+    "OhemCrossEntropy",
+    "adjust",
     "build_loss",
     "class_weights",
     "cross_entropy",
@@ -31,7 +35,9 @@ def _build_cross_entropy(config: CrossEntropyConfig, class_counts: Tensor, ignor
 
 
 def _build_logit_adjusted(config: LogitAdjustedConfig, class_counts: Tensor, ignore_index: int) -> nn.Module:
-    return LogitAdjustedCrossEntropy(class_counts, tau=config.tau, ignore_index=ignore_index)
+    return LogitAdjustedCrossEntropy(
+        class_counts, tau=config.tau, when=config.when, ignore_index=ignore_index
+    )
 
 
 def _build_class_balanced(config: ClassBalancedConfig, class_counts: Tensor, ignore_index: int) -> nn.Module:
@@ -40,10 +46,17 @@ def _build_class_balanced(config: ClassBalancedConfig, class_counts: Tensor, ign
     )
 
 
+def _build_ohem(config: OhemConfig, class_counts: Tensor, ignore_index: int) -> nn.Module:
+    return OhemCrossEntropy(
+        threshold=config.threshold, min_kept_share=config.min_kept_share, ignore_index=ignore_index
+    )
+
+
 LOSSES: dict[str, Callable[..., nn.Module]] = {
     "cross_entropy": _build_cross_entropy,
     "logit_adjusted": _build_logit_adjusted,
     "class_balanced": _build_class_balanced,
+    "ohem": _build_ohem,
 }
 
 
@@ -52,7 +65,7 @@ def build_loss(config: LossConfig, *, class_counts: Tensor, ignore_index: int = 
 
     Args:
         config: Options of the loss.
-        class_counts: (C,) training pixels per class; plain cross-entropy does not look at it.
+        class_counts: (C,) training pixels per class; cross_entropy and ohem do not look at them.
         ignore_index: Label of the pixels that do not count.
 
     Returns:

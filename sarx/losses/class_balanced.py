@@ -48,9 +48,11 @@ class ClassBalancedCrossEntropy(nn.Module):
 
     Attributes:
         weights: (C,) with mean 1; not in the state dict, moves with the module.
+        prediction_adjustment: None: predictions use the bare logits.
     """
 
     weights: Tensor
+    prediction_adjustment: Tensor | None = None
 
     def __init__(
         self,

@@ -22,7 +22,13 @@ def cross_entropy(logits: Tensor, labels: Tensor, ignore_index: int) -> Tensor:
 
 
 class CrossEntropy(nn.Module):
-    """Mean cross-entropy over the valid pixels."""
+    """Mean cross-entropy over the valid pixels.
+
+    Attributes:
+        prediction_adjustment: None: predictions use the bare logits.
+    """
+
+    prediction_adjustment: Tensor | None = None
 
     def __init__(self, *, ignore_index: int = 255) -> None:
         """Keep the label of the pixels that do not count."""

@@ -1,4 +1,4 @@
-"""Models: a timm backbone, a decoder, a linear classifier. ``DECODERS`` is the registry of decoders.
+"""Models: a timm backbone, a decoder, a classifier. ``DECODERS`` is the registry of decoders.
 
 Importing this package imports neither torch nor timm; building a model does.
 """
@@ -17,35 +17,36 @@ if TYPE_CHECKING:
     from sarx.models.backbone import Backbone
 
 
-def _fcn(backbone: Backbone, feature_dim: int | None, num_classes: int, dropout: float) -> nn.Module:
+def _fcn(backbone: Backbone, config: ModelConfig, num_classes: int) -> nn.Module:
     from sarx.models.fcn import FCN
 
-    return FCN(backbone, feature_dim, num_classes, dropout)
+    return FCN(backbone, config, num_classes)
 
 
-def _pool(backbone: Backbone, feature_dim: int | None, num_classes: int, dropout: float) -> nn.Module:
+def _pool(backbone: Backbone, config: ModelConfig, num_classes: int) -> nn.Module:
     from sarx.models.pool import Pool
 
-    return Pool(backbone, feature_dim, num_classes, dropout)
+    return Pool(backbone, config, num_classes)
 
 
-DECODERS: dict[str, Callable[[Backbone, int | None, int, float], nn.Module]] = {"fcn": _fcn, "pool": _pool}
+DECODERS: dict[str, Callable[[Backbone, ModelConfig, int], nn.Module]] = {"fcn": _fcn, "pool": _pool}
 
 
 def build_model(config: ModelConfig, *, in_channels: int, num_classes: int) -> nn.Module:
     """Create the model of a trial; weights come from torch's global generator.
 
     Returns:
-        A module with ``classifier`` (1x1 ``nn.Conv2d`` or ``nn.Linear``), ``feature_dim`` D, and
-        ``forward(images)`` from float (B, in_channels, H, W) to a ``ModelOutput``.
+        A module with ``classifier`` (1x1 ``nn.Conv2d`` or ``nn.Linear``, or a ``PrototypeClassifier``),
+        ``feature_dim`` D, and ``forward(images)`` from float (B, in_channels, H, W) to a ``ModelOutput``.
 
     Raises:
-        UserError: If timm has no such backbone, or it gives no stride-4 map.
+        UserError: If timm has no such backbone, it gives no stride-4 map, or D is too small for the
+            classifier.
     """
     from sarx.models.backbone import build_backbone
 
     backbone = build_backbone(config.backbone, in_channels, config.pretrained)
-    return DECODERS[config.decoder](backbone, config.feature_dim, num_classes, config.dropout)
+    return DECODERS[config.decoder](backbone, config, num_classes)
 
 
 __all__ = ["DECODERS", "backbone_names", "build_model"]

@@ -1,4 +1,4 @@
-"""FCN decoder: all branches at stride 4, one 1x1 convolution, a linear classifier per pixel.
+"""FCN decoder: all branches at stride 4, one 1x1 convolution, a classifier per pixel.
 
 The head of HRNet (Sun et al. 2019, "High-Resolution Representations for Labeling Pixels and Regions").
 """
@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, interpolate
 
+from sarx.config.schema.model import ModelConfig
 from sarx.models.backbone import Backbone
+from sarx.models.head import build_head
 from sarx.models.output import ModelOutput
 
 
@@ -40,24 +42,24 @@ class FCN(nn.Module):
 
     Args:
         backbone: Branches at strides 4, 8, ...
-        feature_dim: D; None keeps the sum of the branches' channels.
+        config: ``feature_dim`` is D, where None keeps the sum of the branches' channels; ``dropout`` is the
+            probability that a whole channel is dropped; ``classifier`` names the head.
         num_classes: C.
-        dropout: Probability that a whole channel of the features is dropped before the classifier.
     """
 
-    def __init__(self, backbone: Backbone, feature_dim: int | None, num_classes: int, dropout: float) -> None:
+    def __init__(self, backbone: Backbone, config: ModelConfig, num_classes: int) -> None:
         """Create the decoder; the backbone keeps its weights."""
         super().__init__()
         channels = sum(backbone.channels)
-        self.feature_dim: int = feature_dim or channels
+        self.feature_dim: int = config.feature_dim or channels
         self.backbone = backbone
         self.mix = nn.Conv2d(channels, self.feature_dim, 1, bias=False)
         self.norm = nn.BatchNorm2d(self.feature_dim)
-        self.dropout = nn.Dropout2d(dropout)
-        self.classifier = nn.Conv2d(self.feature_dim, num_classes, 1)
+        head = build_head(config, self.feature_dim, num_classes, maps=True)
+        self.embed, self.dropout, self.classifier = head
 
     def forward(self, images: Tensor) -> ModelOutput:
         """Return logits and features at stride 4."""
         mixed = mix_branches(self.backbone(images), self.mix.weight)
-        features = torch.relu(self.norm(mixed))
+        features = self.embed(torch.relu(self.norm(mixed)))
         return ModelOutput(self.classifier(self.dropout(features)), features)

@@ -12,7 +12,7 @@ class ModelOutput(NamedTuple):
 
     Attributes:
         logits: (B, C, h, w) at feature resolution, or (N, C) in classification.
-        features: What enters the classifier, before dropout: (B, D, h, w) or (N, D).
+        features: What enters the classifier, before dropout if that comes last: (B, D, h, w) or (N, D).
     """
 
     logits: Tensor

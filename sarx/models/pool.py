@@ -1,10 +1,12 @@
-"""Classification: global average of the last branch, an optional projection, a linear classifier."""
+"""Classification: global average of the last branch, an optional projection, a classifier."""
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 
+from sarx.config.schema.model import ModelConfig
 from sarx.models.backbone import Backbone
+from sarx.models.head import build_head
 from sarx.models.output import ModelOutput
 
 
@@ -13,15 +15,15 @@ class Pool(nn.Module):
 
     Args:
         backbone: Only its last branch is used.
-        feature_dim: D; None keeps the channels of the last branch, with no projection.
+        config: ``feature_dim`` is D, where None keeps the channels of the last branch, with no projection;
+            ``dropout`` is the probability that a feature is dropped; ``classifier`` names the head.
         num_classes: C.
-        dropout: Probability that a feature is dropped before the classifier.
     """
 
-    def __init__(self, backbone: Backbone, feature_dim: int | None, num_classes: int, dropout: float) -> None:
+    def __init__(self, backbone: Backbone, config: ModelConfig, num_classes: int) -> None:
         """Create the head; the backbone keeps its weights."""
         super().__init__()
-        channels = backbone.channels[-1]
+        channels, feature_dim = backbone.channels[-1], config.feature_dim
         self.feature_dim: int = feature_dim or channels
         self.backbone = backbone
         self.project: nn.Module = nn.Identity()
@@ -29,10 +31,10 @@ class Pool(nn.Module):
             self.project = nn.Sequential(
                 nn.Linear(channels, feature_dim, bias=False), nn.BatchNorm1d(feature_dim), nn.ReLU()
             )
-        self.dropout = nn.Dropout(dropout)
-        self.classifier = nn.Linear(self.feature_dim, num_classes)
+        head = build_head(config, self.feature_dim, num_classes, maps=False)
+        self.embed, self.dropout, self.classifier = head
 
     def forward(self, images: Tensor) -> ModelOutput:
         """Return logits and features."""
-        features = self.project(self.backbone(images)[-1].mean(dim=(2, 3)))
+        features = self.embed(self.project(self.backbone(images)[-1].mean(dim=(2, 3))))
         return ModelOutput(self.classifier(self.dropout(features)), features)

@@ -30,8 +30,8 @@ def simplex(classes: int, dim: int, generator: Generator) -> Tensor:
     """
     centring = torch.eye(classes, dtype=torch.float64) - 1.0 / classes
     basis = torch.linalg.svd(centring).U[:, : classes - 1]
-    vertices = basis * math.sqrt(classes / (classes - 1))
-    return vertices @ _random_frame(dim, classes - 1, generator).T * math.sqrt(dim)
+    length = math.sqrt(dim * classes / (classes - 1))
+    return torch.mul(basis @ _random_frame(dim, classes - 1, generator).T, length)
 
 
 def one_hot(classes: int, dim: int, generator: Generator) -> Tensor:

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from sarx.config.compose import compose, parse_overrides
+from sarx.config.compose import compose, override, parse_overrides
 from sarx.config.errors import UserError, nearest
-from sarx.config.schema import EXCLUSIVE, GROUPS, TrainConfig, as_dict, dotted_keys
+from sarx.config.schema import EXCLUSIVE, GROUPS, TrainConfig, as_dict, build, dotted_keys
 from sarx.study.identity import canonical
 from sarx.study.load import located
 from sarx.study.schema import Study
@@ -19,6 +19,7 @@ from sarx.study.source import Source
 from sarx.study.space import Parameter
 
 MAX_ARMS = 1000
+MAX_COMBINATIONS = 4096
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,8 @@ def make_arms(study: Study, source: Source) -> list[Arm]:
             arms.append(make_arm(study, source, base, factors, level, name, overrides))
     with located(source):
         check_arms(study, arms)
+        for arm in arms:
+            check_combinations(arm)
     return arms
 
 
@@ -153,6 +156,31 @@ def arm_space(study: Study, config: TrainConfig, fixed: set[str]) -> tuple[Param
         for key, parameter in study.search.parameters.items()
         if key in searched and key in present and key not in inert
     )
+
+
+def check_combinations(arm: Arm) -> None:
+    """Refuse a search space with proposals that cannot be built, before the first of them is trained.
+
+    Tried are all combinations of choices and of the bounds of whole numbers; of pairs only, where all
+    together are more than ``MAX_COMBINATIONS``.
+
+    Raises:
+        UserError: Naming the combination and the reason.
+    """
+    values = {p.key: p.choices or (int(p.low), int(p.high)) for p in arm.space if p.kind in ("choice", "int")}
+    everything = math.prod(len(options) for options in values.values()) <= MAX_COMBINATIONS
+    plain = as_dict(arm.config)
+    for keys in [tuple(values)] if everything else itertools.combinations(values, 2):
+        for point in itertools.product(*(values[key] for key in keys)):
+            try:
+                build(override(plain, dict(zip(keys, point, strict=True))))
+            except UserError as error:
+                chosen = ", ".join(f"{key} = {value}" for key, value in zip(keys, point, strict=True))
+                culprit = error.key if error.key in values else keys[0]
+                raise UserError(
+                    f"arm {arm.key!r} cannot be built with {chosen}: {error.key}: {error.message}",
+                    key=f"search.parameters.{culprit}",
+                ) from None
 
 
 def check_arms(study: Study, arms: list[Arm]) -> None:

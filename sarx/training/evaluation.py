@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from sarx.losses import adjust
+from sarx.models.output import ModelOutput
 from sarx.training.metrics import SCORES, confusion_matrix
 
 if TYPE_CHECKING:
@@ -17,7 +21,12 @@ BATCH = 100
 
 
 def evaluate(
-    model: nn.Module, split: Split, data: DataSet, device: torch.device, prefix: str
+    model: nn.Module,
+    split: Split,
+    data: DataSet,
+    device: torch.device,
+    prefix: str,
+    adjustment: Tensor | None = None,
 ) -> dict[str, float]:
     """Score a model on every sample of a split; the model's mode is restored afterwards.
 
@@ -27,27 +36,75 @@ def evaluate(
         data: Description of the data set.
         device: Where the model lies.
         prefix: Prefix of the metric names, such as ``val``.
+        adjustment: (C,) what the task loss wants added to the logits that predict, or None.
     """
-    training = model.training
-    model.eval()
+    return scores(confusion(model, split, data, device, adjustment=adjustment), data, prefix)
+
+
+def confusion(
+    model: nn.Module,
+    split: Split,
+    data: DataSet,
+    device: torch.device,
+    observe: Callable[[Tensor, ModelOutput], None] | None = None,
+    adjustment: Tensor | None = None,
+) -> Tensor:
+    """Return the confusion matrix, int64 (C, C), of a model on every sample of a split.
+
+    Args:
+        model: Returns a ``ModelOutput``.
+        split: Images and labels.
+        data: Description of the data set.
+        device: Where the model lies.
+        observe: Called with the labels and the output of each batch, in order, so that what else is
+            measured on these samples costs no second forward pass.
+        adjustment: (C,) what the task loss wants added to the logits that predict, or None.
+    """
     matrix = torch.zeros(data.num_classes, data.num_classes, dtype=torch.int64, device=device)
-    with torch.inference_mode():
+    with evaluating(model):
         for start in range(0, len(split), BATCH):
             labels = torch.tensor(split.labels[start : start + BATCH], device=device)
-            predictions = predict(
-                model, torch.tensor(split.images[start : start + BATCH]), labels, data, device
-            )
+            output = model(normalise(torch.tensor(split.images[start : start + BATCH]), data, device))
+            predictions = predicted_classes(output.logits, labels, adjustment)
             matrix += confusion_matrix(labels, predictions, data.num_classes, data.ignore_index)
-    model.train(training)
-    scores = SCORES[data.task](matrix, data.class_names, data.score_classes, data.groups)
-    return {f"{prefix}/{name}": value for name, value in scores.items()}
+            if observe is not None:
+                observe(labels, output)
+    return matrix
 
 
-def predict(model: nn.Module, images: Tensor, labels: Tensor, data: DataSet, device: torch.device) -> Tensor:
+def scores(matrix: Tensor, data: DataSet, prefix: str) -> dict[str, float]:
+    """Return the scores of a confusion matrix (C, C) under the names ``prefix/...``."""
+    values = SCORES[data.task](matrix, data.class_names, data.score_classes, data.groups)
+    return {f"{prefix}/{name}": value for name, value in values.items()}
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Put a model into eval mode without gradients inside the block; its mode is restored after it."""
+    training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        model.train(training)
+
+
+def predict(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    data: DataSet,
+    device: torch.device,
+    adjustment: Tensor | None = None,
+) -> Tensor:
     """Return the predicted class of every label position: images uint8 (B, C, H, W)."""
-    logits = resize_logits(model(normalise(images, data, device)).logits, labels)
-    result: Tensor = logits.argmax(dim=1)
-    return result
+    return predicted_classes(model(normalise(images, data, device)).logits, labels, adjustment)
+
+
+def predicted_classes(logits: Tensor, labels: Tensor, adjustment: Tensor | None = None) -> Tensor:
+    """Return the class of the largest adjusted logit at every label position: int64 of the labels' shape."""
+    return resize_logits(adjust(logits, adjustment), labels).argmax(dim=1)
 
 
 def normalise(images: Tensor, data: DataSet, device: torch.device) -> Tensor:

@@ -93,7 +93,8 @@ def train(
                 metrics[target] = totals[source] / step
         metrics["train/learning_rate"] = learning_rate(config.optim, step - 1, config.training.steps)
         if not diverged:
-            metrics |= evaluate(module.model, selection_split, data, device, "val")
+            adjustment = module.prediction_adjustment
+            metrics |= evaluate(module.model, selection_split, data, device, "val", adjustment)
         duration = time.perf_counter() - started
         metrics["time/samples_per_s"] = config.training.eval_every * config.training.batch_size / duration
         if folder is not None and not diverged:

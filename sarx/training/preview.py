@@ -8,7 +8,7 @@ import io
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from sarx.config.schema import TrainConfig
 from sarx.data import describe, load_split, split_names
@@ -17,10 +17,17 @@ from sarx.training.evaluation import predict
 GAP = 2
 
 
-def preview(config: TrainConfig, model: nn.Module) -> list[tuple[str, bytes]]:
+def preview(
+    config: TrainConfig, model: nn.Module, adjustment: Tensor | None = None
+) -> list[tuple[str, bytes]]:
     """Return one picture: the first selection images beside their labels and the model's predictions.
 
     Classification has no label maps and gives no picture.
+
+    Args:
+        config: Options of the run.
+        model: Returns a ``ModelOutput``.
+        adjustment: (C,) added to the logits before the largest is taken, or None.
     """
     data = describe(config.data, config.seed)
     count = config.training.images_logged
@@ -32,7 +39,7 @@ def preview(config: TrainConfig, model: nn.Module) -> list[tuple[str, bytes]]:
     training = model.training
     model.eval()
     with torch.inference_mode():
-        predictions = predict(model, images, labels, data, device).cpu().numpy()
+        predictions = predict(model, images, labels, data, device, adjustment).cpu().numpy()
     model.train(training)
     colors = palette(data.num_classes, data.ignore_index)
     rows = []

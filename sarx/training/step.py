@@ -27,6 +27,12 @@ class TrainingModule(nn.Module):
         self.regularizer = regularizer
         self.task_loss = task_loss
 
+    @property
+    def prediction_adjustment(self) -> Tensor | None:
+        """(C,) what the task loss wants added to the logits that predict, or None."""
+        wanted: Tensor | None = getattr(self.task_loss, "prediction_adjustment", None)
+        return wanted
+
     def forward(self, images: Tensor, labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the scalar to minimise and detached metrics with the same keys on every step."""
         output = self.model(images)

@@ -39,6 +39,8 @@ def test_every_file_composes(group, name):
         pairs["data"] = "digits_lt"
     if name == "digits_lt":
         pairs["model"] = "pool_test_efficientnet"
+    if name == "protoseg":
+        pairs["model.classifier"] = "prototypes"
     config = compose(pairs)
     assert build(as_dict(config)) == config
     part = getattr(config, group)
@@ -77,7 +79,7 @@ def test_files_belong_to_groups_and_every_registered_part_composes():
         (["training.steps=1.5"], "training.steps", "1.5 is not an int"),
         (["training.steps=500", "training.eval_every=300"], "training.steps", "not a multiple"),
         (["model.pretrained=1"], "model.pretrained", "1 is not a bool"),
-        (["regularizer.gate=some"], "regularizer.gate", "'some' is not one of all, always"),
+        (["regularizer.gate=some"], "regularizer.gate", "'some' is not one of all, per_class, always"),
         (["data=digits_lt"], "model.decoder", "needs pool; choose a model such as model=pool_"),
         (["optim.lr=${oc.env:HOME}"], "optim.lr", "interpolation"),
         (["optim.lr=1", "optim.lr=2"], "optim.lr", "given twice"),

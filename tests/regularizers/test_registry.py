@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from sarx.config.schema.regularizers import REGULARIZERS, PrototypeEmaConfig, SarConfig
+from sarx.models.prototypes import PrototypeClassifier
 from sarx.regularizers import RegularizerOutput, build_regularizer
 
 SIZES = {"num_classes": 3, "feature_dim": 4, "total_steps": 100}
@@ -42,7 +43,8 @@ print(float(regularizer(torch.zeros(2, 4), torch.tensor([0, 255]), classifier).l
 @pytest.mark.parametrize("name", sorted(REGULARIZERS))
 def test_every_regularizer_trains_and_rests(name: str) -> None:
     regularizer = build_regularizer(REGULARIZERS[name](), **SIZES)
-    classifier = nn.Linear(4, 3)
+    wanted = getattr(REGULARIZERS[name], "classifier", "linear")
+    classifier = PrototypeClassifier(4, 3) if wanted == "prototypes" else nn.Linear(4, 3)
     keys = []
     for training in (True, True, False):
         features = torch.randn(5, 4, requires_grad=True)

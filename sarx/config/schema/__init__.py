@@ -12,7 +12,7 @@ from typing import Any
 
 from sarx.config.errors import UserError, nearest
 from sarx.config.schema.data import DigitScenesConfig, DigitsLTConfig
-from sarx.config.schema.loss import ClassBalancedConfig, CrossEntropyConfig, LogitAdjustedConfig
+from sarx.config.schema.loss import ClassBalancedConfig, CrossEntropyConfig, LogitAdjustedConfig, OhemConfig
 from sarx.config.schema.model import ModelConfig
 from sarx.config.schema.optim import OptimConfig
 from sarx.config.schema.options import check_value, coerce, field_types, option
@@ -20,16 +20,17 @@ from sarx.config.schema.regularizers import REGULARIZERS, RegularizerConfig, Sar
 from sarx.config.schema.training import TrainingConfig
 
 DataConfig = DigitScenesConfig | DigitsLTConfig
-LossConfig = CrossEntropyConfig | LogitAdjustedConfig | ClassBalancedConfig
+LossConfig = CrossEntropyConfig | LogitAdjustedConfig | ClassBalancedConfig | OhemConfig
 
-GROUPS: dict[str, dict[str, type]] = {
+GROUPS: dict[str, Mapping[str, type]] = {
     "data": {"digit_scenes": DigitScenesConfig, "digits_lt": DigitsLTConfig},
     "model": {"*": ModelConfig},
-    "regularizer": {**REGULARIZERS},
+    "regularizer": REGULARIZERS,
     "loss": {
         "cross_entropy": CrossEntropyConfig,
         "logit_adjusted": LogitAdjustedConfig,
         "class_balanced": ClassBalancedConfig,
+        "ohem": OhemConfig,
     },
     "optim": {"*": OptimConfig},
     "training": {"*": TrainingConfig},
@@ -67,6 +68,42 @@ class TrainConfig:
                 f"{' or '.join(wanted)}; choose a model such as model={wanted[0]}_test_efficientnet",
                 key="model.decoder",
             )
+        check_classifier(self)
+        if isinstance(self.regularizer, SarConfig):
+            self.regularizer.check_sizes(self.data.num_classes, self.model.feature_dim)
+
+
+def check_classifier(config: TrainConfig) -> None:
+    """Refuse a classifier that does not fit the regularizer, the number of classes or D.
+
+    Raises:
+        UserError: With the reason and what would be right.
+    """
+    classifier, regularizer = config.model.classifier, config.regularizer.name
+    moved = getattr(config.regularizer, "classifier", "")
+    if moved and classifier != moved:
+        raise UserError(
+            f"{regularizer} moves what model.classifier={moved} classifies with, and the classifier is "
+            f"{classifier!r}; set model.classifier={moved}",
+            key="regularizer",
+        )
+    if classifier == "prototypes" and not moved:
+        reason = "only regularizer=protoseg moves prototypes; they would stay where they were drawn"
+        anchors = str(getattr(config.regularizer, "anchor_classifier", ""))
+        if anchors.startswith("shared"):
+            reason = f"regularizer={regularizer} with anchor_classifier: {anchors} needs a linear classifier"
+        raise UserError(
+            f"'prototypes' does not go with regularizer={regularizer}: {reason}; choose regularizer=protoseg "
+            "or another classifier",
+            key="model.classifier",
+        )
+    least = config.data.num_classes - 1
+    if classifier == "simplex_etf" and (config.model.feature_dim or least) < least:
+        raise UserError(
+            f"simplex_etf needs model.feature_dim of at least {least} for the {least + 1} classes of "
+            f"data={config.data.name}, found {config.model.feature_dim}",
+            key="model.classifier",
+        )
 
 
 def owner_of(group: str, name: str) -> type:
@@ -89,6 +126,28 @@ def build(values: Mapping[str, Any]) -> TrainConfig:
     """Turn nested plain values into a checked ``TrainConfig``.
 
     Raises:
+        UserError: For an unknown key, a wrong type, a value outside its range, or parts that do not fit.
+    """
+    return TrainConfig(**read_parts(values))
+
+
+def fill(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return nested plain values with every default filled in; whether the parts fit is not checked.
+
+    Raises:
+        UserError: For an unknown key, a wrong type or a value outside its range.
+    """
+    given = {
+        key: part if key in ("seed", "role") else dataclasses.asdict(part)
+        for key, part in read_parts(values).items()
+    }
+    return {**as_dict(TrainConfig()), **given}
+
+
+def read_parts(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a ``TrainConfig`` that are given, each part as its checked dataclass.
+
+    Raises:
         UserError: For an unknown key, a wrong type or a value outside its range.
     """
     parts: dict[str, Any] = {}
@@ -105,7 +164,7 @@ def build(values: Mapping[str, Any]) -> TrainConfig:
                 dotted = f"{key}.{option_name}"
                 raise UserError(f"unknown key; {nearest(dotted, dotted_keys(values))}", key=dotted)
         parts[key] = owner(**value)
-    return TrainConfig(**parts)
+    return parts
 
 
 def as_dict(config: TrainConfig) -> dict[str, Any]:

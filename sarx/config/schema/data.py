@@ -13,6 +13,7 @@ class DigitScenesConfig:
     """Embedded long-tailed scenes of handwritten digits (segmentation, 11 classes)."""
 
     task: ClassVar[str] = "segmentation"
+    num_classes: ClassVar[int] = 11
     name: str = "digit_scenes"
     imbalance: float = option(20.0, low=1.0, high=1000.0)
     eval_imbalance: float = option(1.0, low=1.0, high=1000.0)
@@ -29,6 +30,7 @@ class DigitsLTConfig:
     """The same digits as long-tailed classification (10 classes)."""
 
     task: ClassVar[str] = "classification"
+    num_classes: ClassVar[int] = 10
     name: str = "digits_lt"
     imbalance: float = option(20.0, low=1.0, high=1000.0)
     eval_imbalance: float = option(1.0, low=1.0, high=1000.0)

@@ -20,10 +20,15 @@ class CrossEntropyConfig:
 
 @dataclass(kw_only=True, slots=True)
 class LogitAdjustedConfig:
-    """Cross-entropy of logits shifted by tau times the log of the training prior (Menon et al. 2021)."""
+    """Logits shifted by tau times the log of the training prior (Menon et al. 2021).
+
+    ``when: training`` adds the shift inside the cross-entropy; ``post_hoc`` trains with plain cross-entropy
+    and subtracts the shift from the logits that predict.
+    """
 
     name: str = "logit_adjusted"
     tau: float = option(1.0, low=0.0, high=10.0)
+    when: str = option("training", choices=("training", "post_hoc"))
 
     def __post_init__(self) -> None:
         """Check every field."""
@@ -41,6 +46,23 @@ class ClassBalancedConfig:
     name: str = "class_balanced"
     weighting: str = option("effective", choices=("effective", "inverse"))
     beta: float = option(0.999999, low=0.0, below=1.0)
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        check_fields(self, "loss")
+
+
+@dataclass(kw_only=True, slots=True)
+class OhemConfig:
+    """Cross-entropy over the hard pixels alone (online hard example mining, Shrivastava et al. 2016).
+
+    Pixels whose true class has a probability below ``threshold``, and never fewer than ``min_kept_share`` of
+    the valid ones. The usual setting is .7 and 100,000 pixels, .095 of two crops of 512 x 1024.
+    """
+
+    name: str = "ohem"
+    threshold: float = option(0.7, above=0.0, high=1.0)
+    min_kept_share: float = option(0.1, low=0.0, high=1.0)
 
     def __post_init__(self) -> None:
         """Check every field."""

@@ -9,10 +9,12 @@ from sarx.config.schema.options import check_fields, option
 
 @dataclass(kw_only=True, slots=True)
 class ModelConfig:
-    """A timm feature extractor, a decoder and a linear classifier.
+    """A timm feature extractor, a decoder and a classifier.
 
     ``feature_dim`` is D, the channels that enter the classifier; ``null`` keeps the width that the backbone's
-    concatenated branches have (HRNet-W48: 720).
+    concatenated branches have (HRNet-W48: 720). ``classifier`` is a trained linear layer, a fixed one whose
+    rows form a simplex equiangular tight frame (Yang et al. 2022), or the nearest of ``prototypes_per_class``
+    prototypes (ProtoSeg, Zhou et al. 2022), which only ``regularizer: protoseg`` moves.
     """
 
     name: str = option("", identity=False)  # a label; what is built is said below
@@ -21,6 +23,8 @@ class ModelConfig:
     feature_dim: int | None = option(None, low=2, high=8192)
     dropout: float = option(0.0, low=0.0, below=1.0)
     pretrained: bool = False
+    classifier: str = option("linear", choices=("linear", "simplex_etf", "prototypes"))
+    prototypes_per_class: int = option(10, low=1, high=100)
 
     def __post_init__(self) -> None:
         """Check every field."""

@@ -9,6 +9,7 @@ from sarx.config.schema.regularizers.car import CarConfig
 from sarx.config.schema.regularizers.center_loss import CenterLossConfig
 from sarx.config.schema.regularizers.declare import RegularizerConfig, declare
 from sarx.config.schema.regularizers.pixel_prototype_contrast import PixelPrototypeContrastConfig
+from sarx.config.schema.regularizers.protoseg import ProtoSegConfig
 from sarx.config.schema.regularizers.prototype_ema import PrototypeEmaConfig
 from sarx.config.schema.regularizers.sar import SarConfig
 
@@ -28,5 +29,6 @@ REGULARIZERS: dict[str, type[RegularizerConfig]] = {
     "none": declare("none", "sarx.regularizers.none:NoRegularizer"),
     "pixel_prototype_contrast": PixelPrototypeContrastConfig,
     "prototype_ema": PrototypeEmaConfig,
+    "protoseg": ProtoSegConfig,
     "sar": SarConfig,
 }
