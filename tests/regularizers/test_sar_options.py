@@ -172,3 +172,19 @@ def test_few_and_many_classes(classes):
     output.loss.backward()
     assert output.loss.isfinite()
     assert features.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("gate", ["all", "per_class"])
+@pytest.mark.parametrize("distance", ["squared_euclidean", "cosine"])
+def test_nothing_is_read_from_the_device_in_a_step(gate, distance):
+    """Meta tensors have no values: reading one, or branching on one, raises."""
+    regularizer = SemanticAnchorRegularizer(CLASSES, WIDTH, gate=gate, distance=distance).to("meta")
+    classifier = nn.Conv2d(WIDTH, CLASSES, 1, device="meta")
+    features = torch.empty(2, WIDTH, 4, 6, device="meta", requires_grad=True)
+    labels = torch.empty(2, 16, 24, dtype=torch.int64, device="meta")
+    for advance in (True, False):
+        output = regularizer(features, labels, classifier, advance=advance)
+        (F.cross_entropy(classifier(features), labels[:, ::4, ::4]) + output.loss).backward()
+    assert features.grad.shape == features.shape
+    with pytest.raises(RuntimeError):
+        bool(output.loss > 0)  # what the test relies on

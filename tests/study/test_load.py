@@ -66,6 +66,18 @@ MISTAKES = {
         ["data"],
     ),
     "searched length": ("optim.lr: {low: 0.001, high: 0.1", "training.steps: {low: 1, high: 2", "16:5", []),
+    "anchors that do not fit, searched": (
+        "regularizer.anchor_dim: {choices: [32, feature_dim]}",
+        "regularizer.anchor_dim: {choices: [4, 32]}\n    regularizer.anchor_init: {choices: [gaussian, simplex]}",
+        "18:5",
+        ["anchor_init = simplex", "anchor_dim = 4", "simplex anchors of 11 classes need at least 10"],
+    ),
+    "no projector, searched": (
+        "regularizer.anchor_dim: {choices: [32, feature_dim]}",
+        "regularizer.projector_depth: {low: 0, high: 3}\n    regularizer.anchor_dim: {choices: [32, 48]}",
+        "17:5",
+        ["projector_depth = 0", "needs anchor_dim = feature_dim; they are 32 and 64"],
+    ),
     "both averaging times": (
         "  trials_per_arm",
         "    regularizer.ema_decay: {low: 0, high: 0.9}\n"
