@@ -68,7 +68,8 @@ MISTAKES = {
     "searched length": ("optim.lr: {low: 0.001, high: 0.1", "training.steps: {low: 1, high: 2", "16:5", []),
     "anchors that do not fit, searched": (
         "regularizer.anchor_dim: {choices: [32, feature_dim]}",
-        "regularizer.anchor_dim: {choices: [4, 32]}\n    regularizer.anchor_init: {choices: [gaussian, simplex]}",
+        "regularizer.anchor_dim: {choices: [4, 32]}\n"
+        "    regularizer.anchor_init: {choices: [gaussian, simplex]}",
         "18:5",
         ["anchor_init = simplex", "anchor_dim = 4", "simplex anchors of 11 classes need at least 10"],
     ),
