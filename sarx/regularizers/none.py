@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from sarx.regularizers.output import RegularizerOutput
@@ -18,4 +19,5 @@ class NoRegularizer(nn.Module):
         self, features: Tensor, labels: Tensor, classifier: nn.Module, *, advance: bool = True
     ) -> RegularizerOutput:
         """Return a zero scalar that is connected to nothing; the other arguments are not looked at."""
-        return RegularizerOutput(features.detach().new_zeros(()), {})
+        dtype = torch.promote_types(features.dtype, torch.float32)
+        return RegularizerOutput(features.new_zeros((), dtype=dtype), {})

@@ -156,7 +156,8 @@ class _ChunkedPull(torch.autograd.Function):
             if on_features is not None:
                 place[0].copy_(gradient[0])
             if on_targets is not None:
-                on_targets.index_add_(0, row, gradient[1] if dim == 1 else gradient[1].T)
+                by_pixel = gradient[1] if dim == 1 else gradient[1].T
+                on_targets.index_add_(0, row, by_pixel.to(on_targets.dtype))
         return on_features, on_targets, None, None, None, None
 
 

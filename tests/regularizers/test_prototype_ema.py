@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from sarx.regularizers import PrototypeEMA
-from tests.regularizers.two_ranks import BASELINES, on_two_ranks, train_baselines
 
 CLASSIFIER = nn.Linear(2, 3)
 
@@ -153,30 +152,6 @@ def test_further_micro_batches_pull_to_the_prototypes_as_they_are() -> None:
     assert float(loss.detach()) == pytest.approx(4 / 2 / 2)
     torch.testing.assert_close(features.grad, torch.tensor([[1.0, 0.0], [0.0, 0.0]]))
     assert all(torch.equal(value, before[key]) for key, value in regularizer.state_dict().items())
-
-
-Records = dict[str, list[dict[str, Tensor]]]
-
-
-@pytest.fixture(scope="module")
-def over_ranks(tmp_path_factory: pytest.TempPathFactory) -> tuple[Records, list[Records]]:
-    """All cases trained by one process, and by each of two ranks."""
-    return train_baselines(None), on_two_ranks(train_baselines, tmp_path_factory.mktemp("ranks"))
-
-
-@pytest.mark.parametrize("case", BASELINES)
-def test_two_ranks_equal_one_process(case: str, over_ranks: tuple[Records, list[Records]]) -> None:
-    alone, ranks = over_ranks
-    assert any(record["loss"] > 0 for record in alone[case])
-    for records in ranks:
-        for ours, wanted in zip(records[case], alone[case], strict=True):
-            torch.testing.assert_close(ours, wanted, rtol=1e-12, atol=1e-12)
-
-
-def test_the_gated_cases_open_and_shut(over_ranks: tuple[Records, list[Records]]) -> None:
-    shares = [float(record["train/gate_open"]) for record in over_ranks[0]["gated_per_class"]]
-    assert any(0 < share < 1 for share in shares)
-    assert {float(record["train/gate_open"]) for record in over_ranks[0]["gated"]} == {0.0, 1.0}
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from sarx.config.schema.options import option
 from sarx.config.schema.regularizers.car import CarConfig
 from sarx.config.schema.regularizers.center_loss import CenterLossConfig
 from sarx.config.schema.regularizers.declare import RegularizerConfig, declare
@@ -18,9 +19,12 @@ __all__ = [
     "CarConfig",
     "CenterLossConfig",
     "PixelPrototypeContrastConfig",
+    "ProtoSegConfig",
     "PrototypeEmaConfig",
     "RegularizerConfig",
     "SarConfig",
+    "declare",
+    "option",
 ]
 
 REGULARIZERS: dict[str, type[RegularizerConfig]] = {
