@@ -31,11 +31,12 @@ class DigitClassifier(pl.LightningModule):
         """Return the logits (N, 10); inference needs nothing of the regularizer."""
         return self.classifier(self.backbone(images))
 
-    def training_step(self, batch, _):
+    def training_step(self, batch, index):
         """Return the loss of one batch and log what the regularizer measures."""
         images, labels = batch
         features = self.backbone(images)
-        output = self.sar(features, labels, self.classifier)
+        first = index % self.trainer.accumulate_grad_batches == 0  # of the batches of one optimizer step
+        output = self.sar(features, labels, self.classifier, advance=first)
         loss = F.cross_entropy(self.classifier(features), labels) + output.loss
         self.log_dict({"train/loss": loss, **output.metrics})
         return loss

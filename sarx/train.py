@@ -43,6 +43,7 @@ def run(options: argparse.Namespace) -> int:
     """Compose, train, print each epoch and write TensorBoard."""
     from sarx.config.compose import compose, parse_overrides
     from sarx.config.errors import UserError
+    from sarx.config.schema.acting import warnings_of
     from sarx.models.backbone_names import check_backbone
     from sarx.study.storage import SINGLE, open_folder, storage_root
 
@@ -69,6 +70,8 @@ def run(options: argparse.Namespace) -> int:
         code=training_code().digest,
         threads=options.threads,
     )
+    for text in warnings_of(config, list(pairs)):
+        print(f"warning: {text}", flush=True)
     print(f"trial {name}; results in {folder.trial(name)}", flush=True)
     board = Board(folder.tensorboard / name)
     attempt = folder.attempt(name, 1)

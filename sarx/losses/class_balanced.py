@@ -59,7 +59,7 @@ class ClassBalancedCrossEntropy(nn.Module):
         class_counts: Tensor,
         *,
         weighting: str = "effective",
-        beta: float = 0.9999,
+        beta: float = 0.999999,
         ignore_index: int = 255,
     ) -> None:
         """Take the weights from the (C,) training pixel counts; see ``class_weights``."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from sarx.config.schema.regularizers import CenterLossConfig
 from sarx.regularizers.advance import is_recomputing
-from sarx.regularizers.checks import align_labels, check_options, check_sizes
+from sarx.regularizers.checks import align_labels, check_options, check_place, check_sizes
 from sarx.regularizers.distributed import global_sum, world_size
 from sarx.regularizers.functional import class_counts, class_sums, pull_weights, weighted
 from sarx.regularizers.output import RegularizerOutput
@@ -83,7 +83,7 @@ class CenterLoss(nn.Module):
             ValueError: For an option out of range, naming it, its value and what is allowed.
         """
         super().__init__()
-        check_sizes(num_classes, feature_dim)
+        check_sizes(num_classes, feature_dim, ignore_index)
         check_options(CenterLossConfig, pull_weight=pull_weight, alpha=alpha)
         self.num_classes = num_classes
         self.feature_dim = feature_dim
@@ -114,6 +114,7 @@ class CenterLoss(nn.Module):
             zero = self.centres.new_zeros(())
             return RegularizerOutput(zero, dict.fromkeys(METRIC_KEYS, zero.clone()))
         advance = advance and not is_recomputing()
+        check_place(self)
         labels = align_labels(
             features,
             labels,

@@ -104,7 +104,7 @@ def pull_weights(
         parts = counts.sum().clamp(min=1).expand_as(counts)
     else:
         parts = counts.clamp(min=1) * (counts > 0).sum().clamp(min=1)
-    return (ranks / parts.to(dtype)).masked_fill(~open_C, 0.0)
+    return (ranks / parts.to(torch.promote_types(dtype, torch.float32))).masked_fill(~open_C, 0.0)
 
 
 def ema_update(average: Tensor, value: Tensor, initialized: Tensor, decay: float) -> Tensor:

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from sarx.config.schema.regularizers import PixelPrototypeContrastConfig
 from sarx.regularizers.advance import is_recomputing
-from sarx.regularizers.checks import align_labels, check_options, check_sizes
+from sarx.regularizers.checks import align_labels, check_options, check_place, check_sizes
 from sarx.regularizers.distributed import global_sum, world_size
 from sarx.regularizers.functional import class_counts, class_sums, weighted
 from sarx.regularizers.output import RegularizerOutput
@@ -140,7 +140,7 @@ class PixelPrototypeContrast(nn.Module):
             ValueError: For an option out of range, naming it, its value and what is allowed.
         """
         super().__init__()
-        check_sizes(num_classes, feature_dim)
+        check_sizes(num_classes, feature_dim, ignore_index)
         check_options(
             PixelPrototypeContrastConfig,
             contrast_weight=contrast_weight,
@@ -177,6 +177,7 @@ class PixelPrototypeContrast(nn.Module):
             zero = self.prototypes.new_zeros(())
             return RegularizerOutput(zero, dict.fromkeys(METRIC_KEYS, zero.clone()))
         advance = advance and not is_recomputing()
+        check_place(self)
         labels = align_labels(
             features,
             labels,

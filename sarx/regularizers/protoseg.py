@@ -147,7 +147,7 @@ class ProtoSeg(nn.Module):
             ValueError: For an option out of range, naming it, its value and what is allowed.
         """
         super().__init__()
-        check_sizes(num_classes, feature_dim)
+        check_sizes(num_classes, feature_dim, ignore_index)
         check_options(
             ProtoSegConfig,
             contrast_weight=contrast_weight,

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from sarx.config.schema.regularizers import PrototypeEmaConfig
 from sarx.regularizers.advance import is_recomputing
-from sarx.regularizers.checks import align_labels, check_options, check_sizes
+from sarx.regularizers.checks import align_labels, check_options, check_place, check_sizes, linear_map
 from sarx.regularizers.distributed import global_sum, world_size
 from sarx.regularizers.functional import (
     AnchorStatistics,
@@ -116,7 +116,7 @@ class PrototypeEMA(nn.Module):
             ValueError: For an option out of range, naming it, its value and what is allowed.
         """
         super().__init__()
-        check_sizes(num_classes, feature_dim)
+        check_sizes(num_classes, feature_dim, ignore_index)
         check_options(
             PrototypeEmaConfig,
             pull_weight=pull_weight,
@@ -156,6 +156,7 @@ class PrototypeEMA(nn.Module):
             zero = self.prototypes.new_zeros(())
             return RegularizerOutput(zero, dict.fromkeys(METRIC_KEYS, zero.clone()))
         advance = advance and not is_recomputing()
+        check_place(self)
         labels = align_labels(
             features,
             labels,
@@ -185,17 +186,10 @@ class PrototypeEMA(nn.Module):
         """Return the (C,) bool of the classes whose pixels are pulled."""
         if self.gate == "none":
             return seen_C
-        if not isinstance(classifier, (nn.Linear, nn.Conv2d)):
-            found = type(classifier).__name__
-            raise ValueError(f"classifier: {found} is neither nn.Linear nor a 1x1 nn.Conv2d")
-        wanted = (self.num_classes, self.feature_dim)
-        shape = tuple(classifier.weight.shape)
-        if shape not in (wanted, (*wanted, 1, 1)):
-            raise ValueError(f"classifier: weight shape {shape} is neither {wanted} nor {(*wanted, 1, 1)}")
+        weight, bias = linear_map(classifier, self.num_classes, self.feature_dim)
         with torch.no_grad():
-            weight = classifier.weight.flatten(start_dim=1).to(prototypes_CD.dtype)
-            bias = None if classifier.bias is None else classifier.bias.to(prototypes_CD.dtype)
-            logits_CC = F.linear(prototypes_CD, weight, bias)
+            dtype = prototypes_CD.dtype
+            logits_CC = F.linear(prototypes_CD, weight.to(dtype), None if bias is None else bias.to(dtype))
             return judge_prototypes(logits_CC, seen_C, self.gate, self.update_confidence)
 
     def _metrics(self, pull: Tensor, seen_C: Tensor, open_C: Tensor) -> dict[str, Tensor]:

@@ -80,8 +80,8 @@ def pull_loss(
 
     The features are read a chunk at a time, forward and again backward, and nothing of their size is kept in
     between. A class of weight 0 and ignored pixels have no gradient, whatever their features are. Half
-    precision is computed in the targets' precision. Under torch.compile the loss is one plain expression for
-    the compiler to fuse.
+    precision is computed in float32. Under torch.compile the loss is one plain expression for the compiler to
+    fuse.
 
     Args:
         features: (N, D) or (B, D, H, W).
@@ -93,10 +93,11 @@ def pull_loss(
         feature_norm: A key of ``NORMS``, applied to features and targets alike.
 
     Returns:
-        Scalar in the targets' precision.
+        Scalar in float32, or the targets' precision if that is higher.
     """
     ignored = labels == ignore_index
     rows = labels.masked_fill(ignored, 0)
+    targets_CD = targets_CD.to(torch.promote_types(targets_CD.dtype, torch.float32))
     weights = class_weights.to(targets_CD.dtype)[rows].masked_fill(ignored, 0.0)
     targets_CD = NORMS[feature_norm](targets_CD, 1)
     if torch.compiler.is_compiling():

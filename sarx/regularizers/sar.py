@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from sarx.config.schema.regularizers import SarConfig
 from sarx.regularizers.advance import is_recomputing
 from sarx.regularizers.anchors import draw_anchors
-from sarx.regularizers.checks import align_labels, check_sizes
+from sarx.regularizers.checks import align_labels, check_place, check_sizes, linear_map
 from sarx.regularizers.distributed import global_sum, world_size
 from sarx.regularizers.functional import (
     AnchorStatistics,
@@ -52,13 +52,18 @@ class SemanticAnchorRegularizer(nn.Module):
     pull_weight * pull. The aux loss reaches projector and classifier only, the pull loss the features only.
 
     Over several ranks the pull is the mean over the valid pixels of the global batch (the released code: of
-    each rank); anchors and their statistics are the same on every rank, so nothing else is exchanged. Wrap
-    this module together with the model, or projector and classifier gradients are not synchronised.
+    each rank); anchors and their statistics are the same on every rank, so nothing else is exchanged. The
+    pull of one rank, and its metric, is its share of that mean times the number of ranks, so that the mean
+    over ranks is the pull. Wrap this module together with the model, or projector and classifier gradients
+    are not synchronised.
+
+    Activation checkpointing repeats a forward with the state reached by then: of several checkpointed
+    forwards before one backward, all but the first need ``advance=False``.
 
     Args:
         num_classes: C, at least 2.
         feature_dim: D.
-        anchor_dim: A; None is D.
+        anchor_dim: A; ``feature_dim`` (published) is D.
         anchor_init: ``gaussian`` (published, rows as drawn from N(0, 1)); ``orthogonal`` (A >= C),
             ``simplex`` (A >= C - 1) or ``one_hot`` (A >= C), rows scaled to length sqrt(A).
         projector_depth: d blocks Linear-BN-ReLU make up E, published 3; 0 is E(A) = A and needs A = D.
@@ -86,7 +91,8 @@ class SemanticAnchorRegularizer(nn.Module):
             aux loss; ``shared_frozen``, the same with its weights as constants, so that the aux loss trains E
             only; ``separate``, an own linear layer that the task never sees.
         ignore_index: Label of pixels that are not pulled.
-        anchor_seed: Seed of the anchors' own generator; equal seeds give equal anchors on every rank.
+        anchor_seed: Seed of the anchors' own generator, untouched by ``torch.manual_seed``; equal seeds give
+            equal anchors on every rank. Vary it where runs should differ in their anchors.
 
     Attributes:
         anchors: (C, A) fixed.
@@ -96,7 +102,7 @@ class SemanticAnchorRegularizer(nn.Module):
         first_open_step: int64 scalar, ``steps`` before the forward that first opened a gate; -1 if none.
         projector: nn.Sequential E, (C, A) -> (C, D).
         separate_classifier: nn.Linear (D -> C) or None.
-        options: The options as given; the weights in it may be changed during training.
+        options: The options as given, to be read only.
 
     Raises:
         ValueError: For an option out of range or options that do not go together, naming them.
@@ -113,7 +119,7 @@ class SemanticAnchorRegularizer(nn.Module):
         num_classes: int,
         feature_dim: int,
         *,
-        anchor_dim: int | None = None,
+        anchor_dim: int | str = "feature_dim",
         anchor_init: str = "gaussian",
         projector_depth: int = 3,
         aux_weight: float = 1.0,
@@ -133,9 +139,9 @@ class SemanticAnchorRegularizer(nn.Module):
     ) -> None:
         """Build the anchors from ``anchor_seed`` alone, and the trained layers from the global generator."""
         super().__init__()
-        check_sizes(num_classes, feature_dim)
+        check_sizes(num_classes, feature_dim, ignore_index)
         self.options = SarConfig(
-            anchor_dim=feature_dim if anchor_dim is None else anchor_dim,
+            anchor_dim=anchor_dim,
             anchor_init=anchor_init,
             projector_depth=projector_depth,
             aux_weight=aux_weight,
@@ -155,8 +161,8 @@ class SemanticAnchorRegularizer(nn.Module):
         self.num_classes = num_classes
         self.feature_dim = feature_dim
         self.ignore_index = ignore_index
-        width = feature_dim if anchor_dim is None else anchor_dim
-        self.projector = build_projector(width, feature_dim, projector_depth)
+        width = self.options.width(feature_dim)
+        self.projector = build_projector(width, feature_dim, self.options.projector_depth)
         self.separate_classifier = (
             nn.Linear(feature_dim, num_classes) if anchor_classifier == "separate" else None
         )
@@ -198,6 +204,7 @@ class SemanticAnchorRegularizer(nn.Module):
         if not self.training:
             return self._resting_output()
         advance = advance and not is_recomputing()
+        check_place(self)
         labels = align_labels(
             features,
             labels,
@@ -223,13 +230,8 @@ class SemanticAnchorRegularizer(nn.Module):
     def _classify(self, embedded_CD: Tensor, classifier: nn.Module) -> Tensor:
         """Return the (C, C) logits of the embedded anchors, without dropout."""
         judge = classifier if self.separate_classifier is None else self.separate_classifier
-        if not isinstance(judge, (nn.Linear, nn.Conv2d)):
-            raise ValueError(f"classifier: {type(judge).__name__} is neither nn.Linear nor a 1x1 nn.Conv2d")
-        wanted = (self.num_classes, self.feature_dim)
-        shape = tuple(judge.weight.shape)
-        if shape not in (wanted, (*wanted, 1, 1)):
-            raise ValueError(f"classifier: weight shape {shape} is neither {wanted} nor {(*wanted, 1, 1)}")
-        weight, bias = judge.weight.flatten(start_dim=1), judge.bias
+        weight, bias = linear_map(judge, self.num_classes, self.feature_dim)
+        weight, bias = weight.to(embedded_CD.dtype), None if bias is None else bias.to(embedded_CD.dtype)
         if self.options.anchor_classifier == "shared_frozen":
             weight, bias = weight.detach(), None if bias is None else bias.detach()
         return F.linear(embedded_CD, weight, bias)

@@ -12,6 +12,7 @@ from typing import Any
 from sarx.config.compose import compose, override, parse_overrides
 from sarx.config.errors import UserError, nearest
 from sarx.config.schema import EXCLUSIVE, GROUPS, TrainConfig, as_dict, build, dotted_keys
+from sarx.config.schema.acting import inert_options, warnings_of
 from sarx.study.identity import canonical
 from sarx.study.load import located
 from sarx.study.schema import Study
@@ -115,7 +116,8 @@ def make_arm(
         config = compose(pairs, optional=optional)
     fixed = {*factors, *overrides}
     space = arm_space(study, config, fixed)
-    return Arm(name, level, {**factors, **overrides}, config, space, config.regularizer.warnings())
+    warnings = warnings_of(config, list(overrides), frozenset(parameter.key for parameter in space))
+    return Arm(name, level, {**factors, **overrides}, config, space, warnings)
 
 
 @contextmanager
@@ -150,7 +152,7 @@ def arm_space(study: Study, config: TrainConfig, fixed: set[str]) -> tuple[Param
             closed |= set(pair)
     searched = [key for key in study.search.parameters if key not in closed]
     present = dotted_keys(as_dict(config))
-    inert = {f"regularizer.{name}" for name in config.regularizer.inert(frozenset(searched))}
+    inert = inert_options(config, frozenset(searched))
     return tuple(
         parameter
         for key, parameter in study.search.parameters.items()

@@ -68,6 +68,17 @@ def describe_arms(study: Study, arms: list[Arm]) -> list[str]:
     return lines
 
 
+CONFOUNDERS: tuple[str, ...] = (
+    "model.backbone",
+    "model.feature_dim",
+    "model.dropout",
+    "model.decoder",
+    "model.classifier",
+)
+CONFOUNDERS += ("optim.name", "training.batch_size")
+"""Options that a reader does not expect to differ between the arms of a level."""
+
+
 def describe_warnings(arms: list[Arm]) -> list[str]:
     """Return what the reader must know, once per arm name and text."""
     seen = dict.fromkeys((arm.name, text) for arm in arms for text in arm.warnings)
@@ -78,7 +89,7 @@ def describe_warnings(arms: list[Arm]) -> list[str]:
         if without:
             names = ", ".join(dict.fromkeys(without))
             lines.append(f"  warning: {key} is not tuned in {names}; how much it favours an arm is not known")
-    for key in ("model.backbone", "optim.name", "training.batch_size"):
+    for key in CONFOUNDERS:
         group, name = key.split(".")
         levels = {arm.level for arm in arms}
         used = {

@@ -11,7 +11,8 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from sarx.regularizers import SemanticAnchorRegularizer
+from sarx.config.schema.regularizers import REGULARIZERS
+from sarx.regularizers import SemanticAnchorRegularizer, build_regularizer
 from tests.regularizers.test_sar import CLASSES, WIDTH, grads, opened, parts
 
 
@@ -167,12 +168,64 @@ def test_convert_sync_batchnorm_changes_nothing():
 @pytest.mark.parametrize("classes", [2, 1000])
 def test_few_and_many_classes(classes):
     torch.manual_seed(0)
-    regularizer = SemanticAnchorRegularizer(classes, WIDTH, gate="always")
+    regularizer = SemanticAnchorRegularizer(classes, WIDTH, gate="always", ignore_index=-1)
     features = torch.randn(8, WIDTH, requires_grad=True)
-    output = regularizer(features, torch.arange(8) % classes, nn.Linear(WIDTH, classes))
+    labels = torch.arange(8) * (classes - 1) // 7  # the last class too
+    output = regularizer(features, labels, nn.Linear(WIDTH, classes))
     output.loss.backward()
     assert output.loss.isfinite()
     assert features.grad.isfinite().all()
+    assert features.grad.abs().sum(dim=1).min() > 0
+
+
+@pytest.mark.parametrize("name", sorted(REGULARIZERS.keys() - {"none"}))
+def test_a_class_that_would_be_ignored_is_refused(name):
+    with pytest.raises(ValueError, match="ignore_index: 255 is one of the 256 classes"):
+        build_regularizer(REGULARIZERS[name](), num_classes=256, feature_dim=WIDTH, total_steps=10)
+    build_regularizer(REGULARIZERS[name](), num_classes=255, feature_dim=WIDTH, total_steps=10)
+
+
+@pytest.mark.parametrize("name", ["sar", "prototype_ema", "center_loss", "pixel_prototype_contrast"])
+def test_places_where_state_is_lost_are_refused(name):
+    regularizer = build_regularizer(REGULARIZERS[name](), num_classes=4, feature_dim=WIDTH, total_steps=10)
+    batch = (torch.randn(4, WIDTH), torch.arange(4), nn.Linear(WIDTH, 4))
+    with pytest.raises(RuntimeError, match="DistributedDataParallel"):
+        regularizer._replicate_for_data_parallel()(*batch)  # what nn.DataParallel runs
+    with pytest.raises(ValueError, match="too coarse for a moving average"):
+        regularizer.half()(*batch)
+
+
+class Scaled(nn.Linear):
+    """Computes something else than its weight says."""
+
+    def forward(self, inputs):
+        return 2.0 * super().forward(inputs)
+
+
+@pytest.mark.parametrize("classifier", [Scaled(WIDTH, 4), nn.Conv2d(WIDTH, 4, 1, stride=2)])
+def test_a_classifier_that_computes_something_else_is_refused(classifier):
+    regularizer, _, features, labels = parts()
+    with pytest.raises(ValueError, match="classifier: "):
+        regularizer(features, labels, classifier)
+
+
+def test_a_classifier_of_another_precision_and_with_weight_normalisation_is_taken():
+    regularizer, classifier, features, labels = parts()
+    twin = copy.deepcopy(regularizer)
+    wanted = regularizer(features, labels, classifier).loss
+    normalised = nn.utils.parametrizations.weight_norm(copy.deepcopy(classifier)).double()
+    loss = twin(features, labels, normalised).loss
+    torch.testing.assert_close(loss, wanted)
+    loss.backward()
+    assert all(parameter.grad is not None for parameter in normalised.parameters())
+
+
+def test_words_of_the_studies_are_taken():
+    assert SemanticAnchorRegularizer(4, 32, anchor_dim="feature_dim").anchors.shape == (4, 32)
+    assert SemanticAnchorRegularizer(4, 1, anchor_dim=8.0).anchors.shape == (4, 8)
+    assert SemanticAnchorRegularizer(4, 9000, projector_depth=0).anchors.shape == (4, 9000)
+    with pytest.raises(ValueError, match=r"num_classes: 5\.0 is not an integer"):
+        SemanticAnchorRegularizer(5.0, 32)
 
 
 @pytest.mark.parametrize("gate", ["all", "per_class"])

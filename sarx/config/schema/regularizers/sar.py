@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 from sarx.config.errors import UserError
 from sarx.config.schema.options import check_fields, option
 from sarx.config.schema.regularizers.declare import check_ema
 
+_D = TypeVar("_D", int, int | None)
+
 PULL_OPTIONS = frozenset({"ema_decay", "ema_half_life", "gate", "update_confidence", "pull_target"})
 PULL_OPTIONS |= {"distance", "pull_reduction", "feature_norm"}
 """Options that nothing reads when nothing is pulled."""
+AUX_OPTIONS = frozenset({"filter_confidence", "aux_weighting"})
+"""Options that only the anchor cross-entropy reads."""
 ANCHOR_OPTIONS = frozenset({"anchor_dim", "anchor_init", "projector_depth", "anchor_classifier"})
 """Options that nothing reads when the anchors are neither classified nor pulled to."""
 
@@ -54,7 +58,7 @@ class SarConfig:
         Raises:
             UserError: Naming the option and what would be right.
         """
-        dim = feature_dim if self.anchor_dim == "feature_dim" else int(self.anchor_dim)
+        dim = self.width(feature_dim)
         if num_classes == 1:
             raise UserError(
                 "1 is outside the allowed range [2, inf): the projector normalises over the rows of the "
@@ -76,12 +80,17 @@ class SarConfig:
                 key="regularizer.anchor_init",
             )
 
+    def width(self, feature_dim: _D) -> int | _D:
+        """Return A, given D."""
+        return feature_dim if isinstance(self.anchor_dim, str) else self.anchor_dim
+
     def inert(self, searched: frozenset[str]) -> frozenset[str]:
         """Return the options that cannot act.
 
         Without the pull nothing reads the semantic anchors or the gate; without the anchor cross-entropy
-        nothing reads its filter, and with neither nothing reads the anchors. A target that is E(A) of the
-        step needs no average. Cosines do not change with length.
+        nothing reads its filter, and with neither nothing reads the anchors. Without the pull, anchors
+        that a frozen or an own classifier judges reach nothing of the task. A target that is E(A) of the step
+        needs no average, and neither do anchors that no projector moves.
         """
 
         def fixed(name: str, *values: object) -> bool:
@@ -92,35 +101,51 @@ class SarConfig:
         names: set[str] = set()
         if not pulls:
             names |= PULL_OPTIONS
+            if trains_anchors and fixed("anchor_classifier", "shared_frozen", "separate"):
+                names |= AUX_OPTIONS | {"aux_weight"} | ANCHOR_OPTIONS - {"anchor_classifier"}
         if fixed("gate", "always"):
             names.add("update_confidence")
         if fixed("pull_target", "current", "current_undetached"):
             names |= {"ema_decay", "ema_half_life"}
+        if fixed("projector_depth", 0):
+            names |= {"ema_decay", "ema_half_life", "pull_target"}
+            if fixed("anchor_classifier", "shared_frozen"):
+                names |= AUX_OPTIONS | {"aux_weight"}
         if not trains_anchors:
-            names |= {"filter_confidence", "aux_weighting"}
+            names |= AUX_OPTIONS
         if not pulls and not trains_anchors:
             names |= ANCHOR_OPTIONS
         return frozenset(names)
 
     def warnings(self) -> tuple[str, ...]:
-        """Say when the regularizer, or an option that was set, cannot act."""
+        """Say when the regularizer, or a part of it, cannot act."""
         found: list[str] = []
-        if self.aux_weight == 0 and (self.gate != "always" or self.pull_weight == 0):
-            cure = (
-                "give it gate: always or a positive aux_weight" if self.pull_weight > 0 else "remove the arm"
-            )
+        same = "computes what regularizer=none computes, bit for bit"
+        teaches = self.aux_weight > 0 and self.anchor_classifier == "shared"
+        if self.pull_weight == 0 and not teaches:
             found.append(
-                "aux_weight is 0, so the gate is unlikely ever to open and nothing is pulled: "
-                f"computes what regularizer=none computes, bit for bit; {cure}"
+                f"nothing is pulled and no anchor teaches the task's classifier: {same}; remove the arm"
             )
+        elif self.aux_weight == 0 and self.gate == "all":
+            found.append(
+                "aux_weight is 0: nothing trains projector or classifier on the anchors, so the gate is not "
+                f"expected to open; while it is shut, {same}; give it gate: always or a positive aux_weight"
+            )
+        elif self.aux_weight == 0 and self.gate == "per_class":
+            found.append(
+                "aux_weight is 0: nothing trains projector or classifier on the anchors, so gates open by "
+                "chance; give it gate: always or a positive aux_weight"
+            )
+        if self.filter_confidence < self.update_confidence and self.gate != "always" and self.pull_weight > 0:
+            found.append(
+                f"anchors leave the aux loss at filter_confidence {self.filter_confidence:g}, below the "
+                f"{self.update_confidence:g} that opens the gate, which may then stay shut"
+            )
+        if self.projector_depth == 0 and self.anchor_classifier == "shared_frozen":
+            found.append("projector_depth is 0 and the classifier frozen: nothing learns from the aux loss")
         if self.ema_decay == 0 and self.pull_target.startswith("ema") and self.pull_weight > 0:
-            same = self.pull_target.replace("ema", "current")
-            found.append(f"ema_decay is 0: pull_target {self.pull_target} is the same as {same}")
+            equal = self.pull_target.replace("ema", "current")
+            found.append(f"ema_decay is 0: pull_target {self.pull_target} is the same as {equal}")
         if self.distance == "cosine" and self.feature_norm == "l2" and self.pull_weight > 0:
             found.append("distance is cosine, which does not change with feature_norm l2; leave it none")
-        if self.projector_depth == 0 and self.pull_target.endswith("undetached"):
-            attached = self.pull_target
-            found.append(
-                f"projector_depth is 0: nothing trains the anchors, so pull_target {attached} is detached"
-            )
         return tuple(found)
