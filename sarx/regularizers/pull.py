@@ -13,10 +13,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-CHUNK = {"cpu": 2**19}
+CHUNK = {"cpu": 2**18}
 """Elements of features taken at a time; on the CPU few enough for the caches."""
 SHARE = 64
 """Elsewhere, and at most: this part of the features at a time, so that temporaries stay small beside them."""
+SMALLEST = 2**18
+"""Elements below which cutting costs more than it saves."""
 SHORTEST = 1e-3
 """Length below which a vector has no direction: the gradient of a direction grows as 1 / length."""
 
@@ -136,9 +138,15 @@ class _ChunkedPull(torch.autograd.Function):
         dim = _channel_dim(features)
         table = _table(targets_CD, dim)
         total = targets_CD.new_zeros(())
+        everything = targets_CD.new_zeros(())
         for piece, row, weight in _chunks(features, rows, weights):
             targets = table.index_select(1 - dim, row)
-            total = total + _chunk_loss(piece.to(targets.dtype), targets, weight, dim, distance, feature_norm)
+            distances = DISTANCES[distance](NORMS[feature_norm](piece.to(targets.dtype), dim), targets, dim)
+            everything += distances.sum()
+            total += distances.masked_fill(weight == 0, 0.0) @ weight
+        # Only features that are not finite, where they do not count, need a mask against 0 * inf. On the CPU
+        # it costs nothing to ask; elsewhere asking would wait for the device, so the mask is always applied.
+        ctx.masked = features.device.type != "cpu" or not bool(everything.isfinite())
         return total
 
     @staticmethod
@@ -153,12 +161,14 @@ class _ChunkedPull(torch.autograd.Function):
         places = _chunks(features if on_features is None else on_features, rows, weights)
         for (piece, row, weight), place in zip(_chunks(features, rows, weights), places, strict=True):
             targets = table.index_select(1 - dim, row)
-            gradient = _chunk_gradient(piece, targets, weight * gradients[0], dim, *ctx.names)
+            on_piece, on_target = _chunk_gradient(piece, targets, weight * gradients[0], dim, *ctx.names)
+            if ctx.masked:
+                on_piece = on_piece.masked_fill((weight == 0).unsqueeze(dim), 0.0)
             if on_features is not None:
-                place[0].copy_(gradient[0])
+                place[0].copy_(on_piece)
             if on_targets is not None:
-                by_pixel = gradient[1] if dim == 1 else gradient[1].T
-                on_targets.index_add_(0, row, by_pixel.to(on_targets.dtype))
+                by_target = -on_piece if on_target is None else on_target
+                on_targets.index_add_(0, row, (by_target if dim == 1 else by_target.T).to(on_targets.dtype))
         return on_features, on_targets, None, None, None, None
 
 
@@ -185,7 +195,7 @@ def _chunks(features: Tensor, rows: Tensor, weights: Tensor) -> Iterator[tuple[T
         matrices = [
             (image.flatten(start_dim=1), row.flatten(), weight.flatten()) for image, row, weight in parts
         ]
-    elements = max(features.numel() // SHARE, 2**14)
+    elements = max(features.numel() // SHARE, SMALLEST)
     elements = min(elements, CHUNK.get(features.device.type, elements))
     count = max(elements // max(features.shape[1], 1), 1)
     for matrix, row, weight in matrices:
@@ -193,25 +203,20 @@ def _chunks(features: Tensor, rows: Tensor, weights: Tensor) -> Iterator[tuple[T
         yield from zip(*cuts, strict=True)
 
 
-def _chunk_loss(
-    piece: Tensor, targets: Tensor, weights: Tensor, dim: int, distance: str, feature_norm: str
-) -> Tensor:
-    distances = DISTANCES[distance](NORMS[feature_norm](piece, dim), targets, dim)
-    return (distances.masked_fill(weights == 0, 0.0) * weights).sum()
-
-
 def _chunk_gradient(
     piece: Tensor, targets: Tensor, weights: Tensor, dim: int, distance: str, feature_norm: str
-) -> tuple[Tensor, Tensor]:
-    """Return the gradients on features and targets; the published distance by hand, others by autograd."""
-    unused = (weights == 0).unsqueeze(dim)
+) -> tuple[Tensor, Tensor | None]:
+    """Return the gradients on features and targets, None for minus the first.
+
+    The published distance is differentiated by hand, the others by autograd. Where a weight is 0, features
+    that are not finite give NaN.
+    """
     if (distance, feature_norm) == ("squared_euclidean", "none"):
-        gradient = torch.sub(piece, targets).mul_((weights * (2.0 / piece.shape[dim])).unsqueeze(dim))
-        gradient.masked_fill_(unused, 0.0)
-        return gradient, gradient.neg()
+        return torch.sub(piece, targets).mul_((weights * (2.0 / piece.shape[dim])).unsqueeze(dim)), None
     with torch.enable_grad():
         piece = piece.detach().to(targets.dtype).requires_grad_()
         targets = targets.detach().requires_grad_()
-        loss = _chunk_loss(piece, targets, weights, dim, distance, feature_norm)
+        distances = DISTANCES[distance](NORMS[feature_norm](piece, dim), targets, dim)
+        loss = distances.masked_fill(weights == 0, 0.0) @ weights
         on_piece, on_targets = torch.autograd.grad(loss, (piece, targets))
-    return on_piece.masked_fill(unused, 0.0), on_targets.masked_fill(unused, 0.0)
+    return on_piece, on_targets.masked_fill((weights == 0).unsqueeze(dim), 0.0)

@@ -1,10 +1,11 @@
-"""What SAR costs: ``just bench regularizer [--device cuda]``.
+"""What SAR costs: ``just bench regularizer [--device cuda] [--compiled]``.
 
 Time and peak memory of the pull loss, of the whole regularizer and of a whole training step, against the
 literal one-hot twin that the tests use as oracle and against a gather. All variants of a table take turns in
 one process; a ratio is the median over rounds of the ratio within the round. Extra memory is what forward and
 backward need at their peak beyond the features and their gradient, as a share of the features, each variant
 in a process of its own. Before anything is timed, loss and gradient are compared with float64.
+``--compiled`` adds the pull loss as torch.compile fuses it, which is how a GPU may want it.
 """
 
 from __future__ import annotations
@@ -265,8 +266,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--compiled", action="store_true", help="also the pull loss under torch.compile")
     parser.add_argument("--memory", nargs=2, metavar=("SETTING", "VARIANT"), help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.compiled or "compiled" in (options.memory or ()):
+        PULLS["compiled"] = torch.compile(chunked_pull, fullgraph=True)
     if options.memory:
         print(extra_memory(*options.memory, options.device))
         return 0
@@ -286,7 +290,7 @@ def main() -> int:
         bars.append((f"pull_extra_memory_{classes}", memory["sarx"], BOUNDS["pull_memory"]))
         seconds = take_turns(regularizer_runs(setting, device), options.rounds, device)
         show(f"whole regularizer, {shape}, {setting}", seconds)
-    seconds = take_turns(step_runs(device), 3 * options.rounds, device)
+    seconds = take_turns(step_runs(device), 6 * options.rounds, device)
     show("training step, HRNet-W18-small, 4 images of 128 px, 11 classes", seconds)
     bars.append(("step_with_sar_over_plain", ratios(seconds)["SAR, sarx"], BOUNDS["step_time"]))
     print()

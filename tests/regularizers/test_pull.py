@@ -36,6 +36,13 @@ def mean_weights(labels: Tensor) -> Tensor:
 def small_chunks(monkeypatch):
     """Chunks of a few pixels, so that every batch is cut many times and unevenly."""
     monkeypatch.setitem(pull.CHUNK, "cpu", 7 * WIDTH)
+    cut = []
+    chunks = pull._chunks
+    monkeypatch.setattr(
+        pull, "_chunks", lambda *arguments: cut.append(len(list(chunks(*arguments)))) or chunks(*arguments)
+    )
+    yield
+    assert min(cut) > 5
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
