@@ -141,7 +141,7 @@ class _ChunkedPull(torch.autograd.Function):
         everything = targets_CD.new_zeros(())
         for piece, row, weight in _chunks(features, rows, weights):
             targets = table.index_select(1 - dim, row)
-            distances = DISTANCES[distance](NORMS[feature_norm](piece.to(targets.dtype), dim), targets, dim)
+            distances = _chunk_distances(piece, targets, dim, distance, feature_norm)
             everything += distances.sum()
             total += distances.masked_fill(weight == 0, 0.0) @ weight
         # Only features that are not finite, where they do not count, need a mask against 0 * inf. On the CPU
@@ -154,6 +154,7 @@ class _ChunkedPull(torch.autograd.Function):
         if torch.is_grad_enabled():  # otherwise a gradient penalty would silently leave this loss out
             raise RuntimeError("the pull loss has no second derivative; call backward without create_graph")
         features, targets_CD, rows, weights = ctx.saved_tensors
+        distance, feature_norm = ctx.names
         on_features = torch.empty_like(features) if ctx.needs_input_grad[0] else None
         on_targets = torch.zeros_like(targets_CD) if ctx.needs_input_grad[1] else None
         dim = _channel_dim(features)
@@ -161,10 +162,14 @@ class _ChunkedPull(torch.autograd.Function):
         places = _chunks(features if on_features is None else on_features, rows, weights)
         for (piece, row, weight), place in zip(_chunks(features, rows, weights), places, strict=True):
             targets = table.index_select(1 - dim, row)
-            on_piece, on_target = _chunk_gradient(piece, targets, weight * gradients[0], dim, *ctx.names)
+            plain = (distance, feature_norm) == ("squared_euclidean", "none") and piece.dtype == targets.dtype
+            out = place[0] if plain and on_features is not None else None
+            on_piece, on_target = _chunk_gradient(
+                piece, targets, weight * gradients[0], dim, distance, feature_norm, out
+            )
             if ctx.masked:
-                on_piece = on_piece.masked_fill((weight == 0).unsqueeze(dim), 0.0)
-            if on_features is not None:
+                on_piece.masked_fill_((weight == 0).unsqueeze(dim), 0.0)
+            if on_features is not None and out is None:
                 place[0].copy_(on_piece)
             if on_targets is not None:
                 by_target = -on_piece if on_target is None else on_target
@@ -203,16 +208,31 @@ def _chunks(features: Tensor, rows: Tensor, weights: Tensor) -> Iterator[tuple[T
         yield from zip(*cuts, strict=True)
 
 
+def _chunk_distances(piece: Tensor, targets: Tensor, dim: int, distance: str, feature_norm: str) -> Tensor:
+    """Return the distances of a chunk; ``targets`` is overwritten where that saves memory traffic."""
+    if (distance, feature_norm) == ("squared_euclidean", "none"):
+        return targets.sub_(piece).square_().mean(dim)
+    return DISTANCES[distance](NORMS[feature_norm](piece.to(targets.dtype), dim), targets, dim)
+
+
 def _chunk_gradient(
-    piece: Tensor, targets: Tensor, weights: Tensor, dim: int, distance: str, feature_norm: str
+    piece: Tensor,
+    targets: Tensor,
+    weights: Tensor,
+    dim: int,
+    distance: str,
+    feature_norm: str,
+    out: Tensor | None,
 ) -> tuple[Tensor, Tensor | None]:
-    """Return the gradients on features and targets, None for minus the first.
+    """Return the gradients on features, in ``out`` if given, and on targets, None for minus the first.
 
     The published distance is differentiated by hand, the others by autograd. Where a weight is 0, features
     that are not finite give NaN.
     """
     if (distance, feature_norm) == ("squared_euclidean", "none"):
-        return torch.sub(piece, targets).mul_((weights * (2.0 / piece.shape[dim])).unsqueeze(dim)), None
+        return torch.sub(piece, targets, out=out).mul_(
+            (weights * (2.0 / piece.shape[dim])).unsqueeze(dim)
+        ), None
     with torch.enable_grad():
         piece = piece.detach().to(targets.dtype).requires_grad_()
         targets = targets.detach().requires_grad_()
