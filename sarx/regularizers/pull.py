@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-CHUNK = {"cpu": 2**18}
+CHUNK = {"cpu": 2**19}
 """Elements of features taken at a time; on the CPU few enough for the caches."""
 SHARE = 64
 """Elsewhere, and at most: this part of the features at a time, so that temporaries stay small beside them."""
-SMALLEST = 2**18
+SMALLEST = 2**19
 """Elements below which cutting costs more than it saves."""
 SHORTEST = 1e-3
 """Length below which a vector has no direction: the gradient of a direction grows as 1 / length."""
