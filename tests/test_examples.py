@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-EXAMPLES = Path("examples").resolve()
+EXAMPLES = Path("docs/examples").resolve()
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 NUMBER = r"(-?\d+(?:\.\d+)?(?:e[-+]\d+)?)"
 
@@ -91,4 +91,4 @@ def test_the_table_names_every_example_and_each_says_how_to_run_it() -> None:
     scripts = sorted(path.name for path in EXAMPLES.glob("*.py"))
     assert sorted(re.findall(r"^\| `(\w+\.py)`", table, re.M)) == scripts
     for script in scripts:
-        assert f"python examples/{script}" in (EXAMPLES / script).read_text(encoding="utf-8"), script
+        assert f"python docs/examples/{script}" in (EXAMPLES / script).read_text(encoding="utf-8"), script

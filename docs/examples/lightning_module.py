@@ -1,6 +1,6 @@
 """SAR in a Lightning module, on scikit-learn's handwritten digits.
 
-    python examples/lightning_module.py    (about 6 seconds; needs pytorch-lightning and scikit-learn)
+    python docs/examples/lightning_module.py    (about 6 seconds; needs pytorch-lightning and scikit-learn)
 
 The regularizer is a submodule: so `self.parameters()` hands its projector to the optimizer, checkpoints hold
 its state, and strategies that wrap the module (DDP) synchronise its gradients. With the package `lightning`

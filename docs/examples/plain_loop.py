@@ -1,6 +1,6 @@
 """SAR in a plain PyTorch loop, on a long-tailed part of scikit-learn's handwritten digits.
 
-    python examples/plain_loop.py          (about 6 seconds; needs scikit-learn)
+    python docs/examples/plain_loop.py          (about 6 seconds; needs scikit-learn)
 
 Trains the same network twice, from equal weights and on equal batches, without and with the regularizer, and
 prints the accuracy on held-out digits. One seed is no evidence: the difference may go either way.

@@ -1,7 +1,7 @@
 """SAR under DistributedDataParallel (DDP): several processes, one regularizer.
 
-    python examples/ddp.py                                        (two processes, about 8 seconds)
-    torchrun --standalone --nproc-per-node 2 examples/ddp.py      (the same, launched as on a cluster)
+    python docs/examples/ddp.py                                        (two processes, about 8 seconds)
+    torchrun --standalone --nproc-per-node 2 docs/examples/ddp.py      (the same, launched as on a cluster)
 
 The regularizer is inside the module that DDP wraps and runs in its forward. Outside, each process would train
 a projector of its own, and the gradient that the anchors send to the classifier would not be averaged.

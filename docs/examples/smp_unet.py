@@ -1,6 +1,6 @@
 """SAR with models of segmentation-models-pytorch (smp), on squares and discs drawn here.
 
-    python examples/smp_unet.py            (about 10 seconds; needs segmentation-models-pytorch)
+    python docs/examples/smp_unet.py            (about 10 seconds; needs segmentation-models-pytorch)
 
 The anchors go through the classifier of the pixels, so that must be a 1x1 convolution. smp's DeepLabV3,
 DeepLabV3Plus, FPN, Linknet, Segformer and UPerNet end with one: they fit as they are (FPN: decoder_dropout=0,
