@@ -13,12 +13,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-CHUNK = {"cpu": 2**19}
-"""Elements of features taken at a time; on the CPU few enough for the caches."""
+CHUNK = 2**19
+"""Elements of features taken at a time on the CPU, few enough for the caches; elsewhere the fewest."""
 SHARE = 64
-"""Elsewhere, and at most: this part of the features at a time, so that temporaries stay small beside them."""
-SMALLEST = 2**19
-"""Elements below which cutting costs more than it saves."""
+"""Elsewhere a chunk is this part of the features: few chunks, and temporaries small beside the features."""
 SHORTEST = 1e-3
 """Length below which a vector has no direction: the gradient of a direction grows as 1 / length."""
 
@@ -200,8 +198,7 @@ def _chunks(features: Tensor, rows: Tensor, weights: Tensor) -> Iterator[tuple[T
         matrices = [
             (image.flatten(start_dim=1), row.flatten(), weight.flatten()) for image, row, weight in parts
         ]
-    elements = max(features.numel() // SHARE, SMALLEST)
-    elements = min(elements, CHUNK.get(features.device.type, elements))
+    elements = CHUNK if features.device.type == "cpu" else max(features.numel() // SHARE, CHUNK)
     count = max(elements // max(features.shape[1], 1), 1)
     for matrix, row, weight in matrices:
         cuts = (torch.split(matrix, count, 1 - dim), torch.split(row, count), torch.split(weight, count))

@@ -35,7 +35,7 @@ def mean_weights(labels: Tensor) -> Tensor:
 @pytest.fixture
 def small_chunks(monkeypatch):
     """Chunks of a few pixels, so that every batch is cut many times and unevenly."""
-    monkeypatch.setitem(pull.CHUNK, "cpu", 7 * WIDTH)
+    monkeypatch.setattr(pull, "CHUNK", 7 * WIDTH)
     cut = []
     chunks = pull._chunks
     monkeypatch.setattr(
