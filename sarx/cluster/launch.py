@@ -92,7 +92,7 @@ def check_metrics(study: Study, arms: list[Arm], source: Source) -> None:
 def describe_search(study: Study, arms: list[Arm]) -> list[str]:
     """Say how far the proposals let the effects of two parameters be told apart."""
     space = tuple(study.search.parameters.values())
-    sampler, trials = study.search.sampler, min(study.search.trials_per_arm, JUDGED)
+    sampler, trials = study.search.sampler.name, min(study.search.trials_per_arm, JUDGED)
     found = [
         confounding(space, own, sampler, seed=study.seed, trials=trials)
         for own in dict.fromkeys(arm.space for arm in arms)

@@ -14,7 +14,7 @@ from typing import Any
 from sarx.config.compose import override
 from sarx.config.errors import UserError, nearest
 from sarx.config.schema import TrainConfig, as_dict, build
-from sarx.search.propose import HISTORY_FREE, propose
+from sarx.search.propose import propose
 from sarx.search.state import DECIDED, FINISHED, NEW, RUNNING, Record, apply, replay
 from sarx.study.design import Arm
 from sarx.study.ledger import Event, Ledger, of_kind, pack_metrics, pack_parameters, unpack_parameters
@@ -199,7 +199,7 @@ class Engine:
     def _propose(self, arm: Arm) -> None:
         claims, batch = self.search[arm.key], self.study.search.batch
         while len(claims) < self.trials_of(arm):
-            waits = self.study.search.sampler not in HISTORY_FREE
+            waits = self.study.search.waits
             if waits and not all(self.record(claim).status in DECIDED for claim in claims):
                 return
             start = len(claims)
@@ -226,7 +226,7 @@ class Engine:
     def _point(self, index: int) -> dict[str, Any]:
         """Return the common proposal of all arms: what earlier starts proposed at this index stays."""
         if index not in self._points:
-            point = propose(self._space, self.study.search.sampler, seed=self.study.seed, index=index)
+            point = propose(self._space, self.study.search.sampler.name, seed=self.study.seed, index=index)
             for event in self._proposed.values():
                 if event["index"] == index and event["seed"] == derive(self.study.seed, SEARCH, index):
                     stored = unpack_parameters(event["parameters"])

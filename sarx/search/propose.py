@@ -137,8 +137,6 @@ def random(space: Sequence[Parameter], seed: int, index: int) -> Point:
 
 
 SAMPLERS: dict[str, Callable[[Sequence[Parameter], int, int], Point]] = {"qmc": qmc, "random": random}
-HISTORY_FREE = frozenset({"qmc", "random"})
-"""Samplers whose points do not depend on results, so that a batch need not wait for the one before."""
 
 
 def _axis(parameter: Parameter) -> optuna.distributions.BaseDistribution:

@@ -3,21 +3,33 @@
 One event is one line of JSON with every column of ``COLUMNS`` that applies; absent columns are null. The last
 column, ``crc``, is the CRC-32 (8 hex digits) of the line's JSON without it.
 
-Events and what they carry besides ``v``, ``seq``, ``time``, ``event``:
+A ledger is a set of files ``events-NNNNNN.ndjson``, one per start of a driver; NNNNNN is its fence, and every
+event carries it. ``events.ndjson`` (version 1) counts as fence 0. ``seq`` counts on over the files. Where a
+file begins with seq n, events of earlier files with seq >= n are those of a driver that had been replaced
+without noticing, and do not count. ``compacted-NNNNNN.ndjson`` stands for all files up to that fence.
+
+Events and what they carry besides ``v``, ``seq``, ``time``, ``fence``, ``event``:
 
 ========================  ============================================================
 study_opened              payload: see ``OPENED_KEYS``; written at each start of the driver
-proposed                  arm, level, phase=search, index (proposal), seed, trial_id, parameters,
-                          payload: {code: digest}
-selected                  arm, level, trial_id (the winner), index (its proposal), metrics (its objective)
-claimed                   arm, level, phase=confirm, index (confirm seed number), seed, trial_id, parameters,
-                          payload: {code: digest}
-trial_started             trial_id, attempt, phase, epoch (epochs done before), payload: {host, pid}
+proposed                  arm, level, phase=search, repeat, index (proposal), seed, trial_id, parameters,
+                          payload: {code: digest}, {same_as: index} for a point that the arm has had
+                          before, and what the sampler must remember
+promoted                  arm, level, repeat, index, trial_id, epoch (the rung): goes on
+stopped                   as promoted, payload: {reason}: stopped early
+selected                  arm, level, repeat, trial_id (the winner), index (its proposal), metrics (its
+                          objective)
+claimed                   arm, level, phase=finalist or confirm, repeat, index, seed, trial_id, parameters,
+                          payload: {code: digest}; of a finalist {proposal: index} too, index being its place
+trial_started             trial_id, attempt, phase, epoch (epochs done before), payload: {until: epoch}
 epoch                     trial_id, attempt, phase, epoch, step, duration_s, metrics
+rung                      as epoch, for the last epoch of a segment that ends at a rung
 trial_finished            as epoch, for the last epoch; of confirm trials with the report metrics
 diverged                  trial_id, attempt, phase, epoch, payload: {reason}
-failed                    trial_id, attempt, phase, payload: {reason, kind}
+failed                    trial_id, attempt, phase, payload: {reason, kind}; kind: see ``FAILURES``
 dropped                   trial_id, attempt: a result of an attempt that had been replaced
+forgotten                 trial_id, payload: {reason}: the trial's results no longer count; it runs again
+retried                   trial_id, payload: {reason}: its failures no longer count
 stopping                  payload: {reason}
 study_finished            payload: {reason}
 ========================  ============================================================
@@ -25,18 +37,20 @@ study_finished            payload: {reason}
 
 from __future__ import annotations
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 COLUMNS: dict[str, str] = {
     "v": "int",
     "seq": "int",
     "time": "float",  # seconds since the Unix epoch, UTC
+    "fence": "int",  # which start of a driver wrote it; absent in version 1
     "event": "str",
     "trial_id": "str",
     "attempt": "int",
     "arm": "str",
     "level": "str",  # factor levels, e.g. "model=fcn_lcnet_050"; "" without factors
-    "phase": "str",  # search or confirm
+    "phase": "str",  # search, finalist or confirm
+    "repeat": "int",  # which of an arm's independent searches; absent: the first, 0
     "index": "int",
     "seed": "int",
     "epoch": "int",
@@ -69,4 +83,11 @@ OPENED_KEYS = {
     "command": "the command line",
 }
 
-CONFIRM, SEARCH = "confirm", "search"
+CONFIRM, FINALIST, SEARCH = "confirm", "finalist", "search"
+FAILURES = {
+    "out_of_memory": "the GPU's or the machine's memory was full",
+    "crashed": "an error, or the process died",
+    "preempted": "its node was lost or taken away; does not count against max_failures",
+    "timed_out": "it ran longer than limits.trial_minutes",
+}
+"""Kinds of failed attempts. A diverged trial is a result, not a failure."""

@@ -53,7 +53,7 @@ def opened_payload(
         "confirm_seeds": [derive(study.seed, CONFIRM, k) for k in range(study.confirm.seeds)],
         "plan": {
             "seed": study.seed,
-            "sampler": study.search.sampler,
+            "sampler": study.search.sampler.name,
             "space": {key: describe(parameter) for key, parameter in study.search.parameters.items()},
             "base": study.base,
             "cpus_per_worker": study.resources.cpus_per_worker,

@@ -34,7 +34,7 @@ def describe_plan(study: Study, arms: list[Arm]) -> list[str]:
     confirm = sum(trials_of(study, arm)[1] for arm in arms)
     lines = [f"study {study.study}: {study.question or 'no question stated'}"]
     lines += [
-        f"  search   {search:4d} trials: {len(arms)} arms, sampler {study.search.sampler}, "
+        f"  search   {search:4d} trials: {len(arms)} arms, sampler {study.search.sampler.name}, "
         f"scored on {study.objective.metric}, winner = {study.objective.mode} at the last epoch",
         f"  confirm  {confirm:4d} trials: the winner of each arm on {study.confirm.seeds} fresh seeds that "
         f"all arms share, reported on {study.report.primary}",

@@ -7,25 +7,56 @@ from typing import Any
 
 from sarx.config.errors import UserError
 from sarx.config.schema.options import check_fields, option
-from sarx.study.space import Parameter
+from sarx.study.search_options import Search
+
+COST = "time/train_s"
+"""Seconds that a trial has trained and evaluated so far, a cost that search may weigh."""
+
+
+@dataclass(kw_only=True, slots=True)
+class Goal:
+    """One thing to maximise or minimise: a metric of the selection split, or a cost (``time/...``)."""
+
+    metric: str
+    mode: str = option("max", choices=("max", "min"))
+
+    def __post_init__(self) -> None:
+        """Check that the metric is one that search may see."""
+        if not isinstance(self.metric, str) or not self.metric.startswith(("val/", "time/")):
+            raise UserError(
+                f"{self.metric!r} is not a metric of the selection split, such as val/miou, nor a cost, such "
+                f"as {COST}",
+                key="objective.also",
+            )
 
 
 @dataclass(kw_only=True, slots=True)
 class Objective:
-    """What search maximises or minimises; it sees nothing else."""
+    """What search maximises or minimises; it sees nothing else.
+
+    The winner of an arm is the best in ``metric``. Goals in ``also`` are seen by samplers that weigh several
+    (tpe) and give a table of the trials that no other beats in everything.
+    """
 
     metric: str = "val/miou"
     mode: str = option("max", choices=("max", "min"))
+    also: list[Goal] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         """Check that the metric is of the selection split."""
-        check_fields(self, "objective")
-        if not self.metric.startswith("val/"):
+        if not isinstance(self.metric, str) or not self.metric.startswith("val/"):
             raise UserError(
                 f"{self.metric!r} is not a metric of the selection split; search may only see "
                 "val/... such as val/miou",
                 key="objective.metric",
             )
+        if len({self.metric, *(goal.metric for goal in self.also)}) < 1 + len(self.also):
+            raise UserError("a metric stands twice", key="objective.also")
+
+    @property
+    def goals(self) -> list[Goal]:
+        """All goals, the one that decides first."""
+        return [Goal(metric=self.metric, mode=self.mode), *self.also]
 
 
 @dataclass(kw_only=True, slots=True)
@@ -47,33 +78,29 @@ class Report:
                     )
 
 
+DESIGNS = ("explicit", "one_factor_at_a_time", "leave_one_out", "factorial", "fractional")
+
+
 @dataclass(kw_only=True, slots=True)
 class Ablation:
-    """The rows of the table: arms by name, each for every level of the factors."""
+    """The rows of the table: arms by name, each for every level of the factors.
+
+    Attributes:
+        reference: Name of the arm that all others are compared with.
+        arms: Arm name -> overrides. Of a design other than ``explicit`` they come from ``components``, and
+            arms that the file names beside them are added.
+        factors: Option -> levels; every arm exists at every level.
+        design: How arms come from components.
+        components: Component -> level name -> overrides, the first level being the component present.
+        excluded: Cells of the design that were left out, each with its reason.
+    """
 
     reference: str
     arms: dict[str, dict[str, Any]]
     factors: dict[str, list[Any]] = field(default_factory=dict)
-
-
-@dataclass(kw_only=True, slots=True)
-class Search:
-    """How every arm is tuned."""
-
-    scope: str = option("per_arm", choices=("per_arm", "none"))
-    parameters: dict[str, Parameter] = field(default_factory=dict)
-    trials_per_arm: int = option(8, low=1, high=100_000)
-    batch: int = option(4, low=1, high=10_000)
-    sampler: str = option("qmc", choices=("qmc", "random"))
-    scheduler: str = option("none", choices=("none",))
-
-    def __post_init__(self) -> None:
-        """Check that the batch divides the trials."""
-        if self.scope == "per_arm" and self.trials_per_arm % self.batch:
-            raise UserError(
-                f"{self.trials_per_arm} is not a multiple of search.batch = {self.batch}",
-                key="search.trials_per_arm",
-            )
+    design: str = option("explicit", choices=DESIGNS)
+    components: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
+    excluded: list[str] = field(default_factory=list)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -101,6 +128,27 @@ class Resources:
 
 
 @dataclass(kw_only=True, slots=True)
+class Limits:
+    """Where a run of the study stops by itself; the same command goes on from there. 0: no limit.
+
+    Attributes:
+        max_hours: Wall-clock hours of one start of the driver.
+        max_trials: Trials that the study may decide, over all starts.
+        max_gpu_hours: GPU hours of all attempts, over all starts.
+        trial_minutes: Minutes that one attempt may take; longer is a failure called ``timed_out``.
+    """
+
+    max_hours: float = option(0.0, low=0.0, high=1e6)
+    max_trials: int = option(0, low=0, high=10**9)
+    max_gpu_hours: float = option(0.0, low=0.0, high=1e9)
+    trial_minutes: float = option(0.0, low=0.0, high=1e6)
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        check_fields(self, "limits")
+
+
+@dataclass(kw_only=True, slots=True)
 class Study:
     """One YAML file, one results folder."""
 
@@ -112,6 +160,7 @@ class Study:
     search: Search = field(default_factory=Search)
     confirm: Confirm = field(default_factory=Confirm)
     resources: Resources = field(default_factory=Resources)
+    limits: Limits = field(default_factory=Limits)
     seed: int = option(0, low=0, high=2**63 - 1)
     max_failures: int = option(1, low=0, high=1000)
     budget: str = ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +28,7 @@ class Parameter:
     choices: tuple[Any, ...] = ()
 
 
+MAX_CELLS = 100_000
 KEYS = ("low", "high", "log", "step", "choices")
 
 
@@ -106,3 +108,34 @@ def contains(parameter: Parameter, value: Any) -> bool:
     if parameter.kind == "choice":
         return value in parameter.choices
     return isinstance(value, (int, float)) and parameter.low <= value <= parameter.high
+
+
+def levels(parameter: Parameter) -> tuple[Any, ...]:
+    """Return the values of a parameter that has finitely many: choices, whole numbers, steps.
+
+    Raises:
+        UserError: For a range without steps.
+    """
+    if parameter.kind == "choice":
+        return parameter.choices
+    step = parameter.step or (1 if parameter.kind == "int" and not parameter.log else None)
+    if step is None:
+        raise UserError(
+            "a grid needs finitely many values; give choices, or a step",
+            key=f"search.parameters.{parameter.key}",
+        )
+    count = round((parameter.high - parameter.low) / step) + 1
+    values = (parameter.low + i * step for i in range(count))
+    return tuple(int(value) if parameter.kind == "int" else min(value, parameter.high) for value in values)
+
+
+def cells(space: Sequence[Parameter]) -> int:
+    """Return the number of cells of the grid over a space.
+
+    Raises:
+        UserError: If a parameter has no finite list of values, or if there are more than ``MAX_CELLS``.
+    """
+    count = math.prod(len(levels(parameter)) for parameter in space)
+    if count > MAX_CELLS:
+        raise UserError(f"the grid has {count} cells, more than {MAX_CELLS}", key="search.parameters")
+    return count

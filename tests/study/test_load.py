@@ -173,7 +173,7 @@ MISTAKES = {
     "arm name": ("    plain:", "    Plain arm:", "11:5", ["'Plain arm' is not a name"]),
     "long arm name": ("    plain:", f"    {'a' * 65}:", "11:5", ["at most 64 characters"]),
     "batch": ("trials_per_arm: 8", "trials_per_arm: 6", "18:3", ["6 is not a multiple", "batch = 4"]),
-    "sampler": ("sampler: qmc", "sampler: tpe", "20:3", ["'tpe' is not one of qmc, random"]),
+    "sampler": ("sampler: qmc", "sampler: bayes", "20:3", ["'bayes' is not one of qmc, random"]),
     "objective": ("val/miou", "test/miou", "4:13", ["objective.metric", "val/miou"]),
     "report": ("test/miou", "val/miou", "5:10", ["report.primary", "test/miou"]),
     "secondary": ("test/miou,", "test/miou, secondary: [val/x],", "5:30", ["report.secondary", "'val/x'"]),
