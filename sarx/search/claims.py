@@ -1,0 +1,56 @@
+"""What an arm wants of a trial, and the piece of it that a host is given to run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sarx.config.schema import TrainConfig
+from sarx.study.design import Arm
+
+
+@dataclass(frozen=True)
+class Claim:
+    """An arm's use of a trial; one trial may serve several claims.
+
+    Attributes:
+        arm: The arm.
+        phase: search, finalist or confirm.
+        index: Number of the search proposal, place among the finalists' runs, or number of the confirm seed.
+        seed: Seed of the trial.
+        trial_id: Identity of the trial.
+        parameters: Searched options and their values; empty for the arm's default.
+        config: Everything that is trained.
+        repeat: Which of the arm's independent searches.
+        proposal: Of a finalist or confirm claim: the search proposal whose parameters it has.
+    """
+
+    arm: Arm
+    phase: str
+    index: int
+    seed: int
+    trial_id: str
+    parameters: Mapping[str, Any]
+    config: TrainConfig
+    repeat: int = 0
+    proposal: int | None = None
+
+    @property
+    def label(self) -> str:
+        """What people read in logs: arm, phase, number."""
+        search = f" of search {self.repeat}" if self.repeat and self.phase != "confirm" else ""
+        return f"{self.arm.key} {self.phase} {self.index}{search}"
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A piece of work for a host: one trial from where its checkpoints end to epoch ``until``."""
+
+    trial_id: str
+    attempt: int
+    phase: str
+    config: dict[str, Any]
+    label: str
+    index: int
+    until: int
