@@ -63,6 +63,10 @@ test *arguments: setup
 test-slow *arguments: setup
     @.venv/bin/pytest -m slow -rs --timeout 900 "$@"
 
+# kill and damage running studies, and count what was lost (about 8 minutes; see --help)
+chaos *arguments: setup
+    @{{python}} -m tests.chaos "$@"
+
 # ruff, mypy --strict, import-linter
 check: setup
     @.venv/bin/ruff check .

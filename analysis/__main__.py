@@ -42,9 +42,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def write_report(report: Report, folder: Path) -> list[Path]:
-    """Write ``table.md``, ``table.csv`` and the figure; return their paths."""
+    """Write ``table.md``, ``table.csv``, ``trials.csv``, the figure and further CSV; return their paths."""
     folder.mkdir(exist_ok=True)
     texts = {"table.md": to_markdown(report), "table.csv": to_csv(report.comparison.tidy)}
+    texts |= {name: to_csv(frame) for name, frame in report.frames.items()}
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")
     figures = save(forest_plot(report.study, report.comparison.tidy), folder)

@@ -1,17 +1,20 @@
-"""The sentences under the table: what was measured, how it was tested, and what is missing."""
+"""The sentences under the table: what was measured, how it was searched and tested, and what happened."""
 
 from __future__ import annotations
 
-import difflib
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import polars as pl
 
+from analysis.agreement import Agreement
 from analysis.comparison import Comparison
+from analysis.incidents import Forgotten, counted
 from analysis.numbers import number
 from analysis.opened import Study
+from analysis.search_caption import search_statements
 from analysis.sign_flips import least_attainable_p
 from analysis.verdict import ALPHA
 
@@ -23,18 +26,30 @@ class Facts:
     Attributes:
         code_versions: digests of the training code behind the table's trials.
         torn: ledger files whose last line was cut off.
-        winners: (level, arm) of the rows whose winner has been selected.
+        winners: of each row (level, arm) how many of its searches have a winner, and of how many.
+        without_winner: of each row the searches that are over and gave no winner, with the reason.
         left_out: finished confirm trials that the plan no longer holds, or of other code.
         metrics: names of the metrics of the finished confirm trials; whether any value is finite.
-        searched: (arm, finished search trials, planned ones) of each row.
+        searches: the frame of ``results.search_summary``.
+        rungs: agreement of first rung and end of search trials; None without early stopping.
+        proxy: agreement of proxy and full score over finalists; None without either.
+        failures: failed attempts by kind, over all starts.
+        lost: confirm trials of the plan that failed for good, by the kind of their last failure.
+        forgotten: trials whose results were declared void.
     """
 
     code_versions: list[str]
     torn: tuple[str, ...]
-    winners: set[tuple[str, str]]
+    winners: Mapping[tuple[str, str], tuple[int, int]]
+    without_winner: Mapping[tuple[str, str], Mapping[int, str]]
     left_out: int
     metrics: Mapping[str, bool]
-    searched: tuple[tuple[str, int, int], ...] = ()
+    searches: pl.DataFrame
+    rungs: Agreement | None = None
+    proxy: Agreement | None = None
+    failures: Counter[str] = field(default_factory=Counter)
+    lost: Counter[str] = field(default_factory=Counter)
+    forgotten: tuple[Forgotten, ...] = ()
 
 
 def caption(study: Study, comparison: Comparison, facts: Facts) -> list[str]:
@@ -42,71 +57,13 @@ def caption(study: Study, comparison: Comparison, facts: Facts) -> list[str]:
     return [
         _split_statement(study),
         *([study.scores.rstrip(".") + "."] if study.scores else []),
-        _tuning_statement(study),
+        *search_statements(study, facts.searches, facts.rungs, facts.proxy),
         *_statistics(study, comparison),
         *_pairs(study, comparison),
         *_identical(study, comparison),
+        *_incidents(facts),
         *_history(study, facts),
     ]
-
-
-def missing(study: Study, comparison: Comparison, facts: Facts) -> list[str]:
-    """Return what stands between the ledger and a complete table; empty for a complete one."""
-    notes: list[str] = []
-    to_come = failed = 0
-    unfinished: list[str] = []
-    unselected: list[str] = []
-    for row in comparison.rows:
-        ended = sum(row.counts[word] for word in ("finished", "diverged", "failed", "not finite"))
-        to_come += study.seeds - ended
-        failed += row.counts["failed"]
-        name = f"{row.arm} ({row.level})" if row.level else row.arm
-        if (row.level, row.arm) not in facts.winners:
-            unselected.append(name)
-        elif ended < study.seeds:
-            unfinished.append(f"{name}: {study.seeds - ended}")
-    if to_come:
-        total = study.seeds * len(comparison.rows)
-        notes.append(
-            f"Interim: {total - to_come} of {total} confirm trials have ended. Whoever stops or extends "
-            "the study because of these numbers must say so."
-        )
-    if unfinished:
-        notes.append(f"Confirm trials to come: {'; '.join(unfinished)}.")
-    if unselected:
-        notes.append(f"No winner selected yet: {', '.join(unselected)}.")
-    fewer = [f"{name}: {done} of {planned}" for name, done, planned in facts.searched if done < planned]
-    if fewer and not unselected:
-        notes.append(f"Search trials without a score, so a winner of fewer proposals: {'; '.join(fewer)}.")
-    if failed:
-        notes.append(f"{failed} confirm trials failed; raise max_failures to have them retried.")
-    few = [row.arm for row in comparison.rows if row.counts["finished"] == 1]
-    if few:
-        notes.append(f"One finished seed, so a value without interval: {', '.join(dict.fromkeys(few))}.")
-    notes += _no_primary(study, comparison, facts)
-    if not any(row.is_reference for row in comparison.rows):
-        notes.append(f"The plan holds no reference arm {study.reference!r}: no differences.")
-    if facts.torn:
-        notes.append(f"A last line cut off in the middle was ignored in: {', '.join(facts.torn)}.")
-    if facts.left_out:
-        notes.append(
-            f"{facts.left_out} finished confirm trials of an earlier plan or other code are left out."
-        )
-    return notes
-
-
-def _no_primary(study: Study, comparison: Comparison, facts: Facts) -> list[str]:
-    """Say that no finished confirm trial has a value of the primary metric, and which names there are."""
-    finished = sum(row.counts["finished"] + row.counts["not finite"] for row in comparison.rows)
-    if not finished or facts.metrics.get(study.primary):
-        return []
-    if study.primary in facts.metrics:
-        return [f"No finished trial has a finite {study.primary}."]
-    prefixes = (study.primary.partition("/")[0] + "/", "test/", "")
-    candidates = ([name for name in facts.metrics if name.startswith(prefix)] for prefix in prefixes)
-    names = next((found for found in candidates if found), [])
-    near = ", ".join(difflib.get_close_matches(study.primary, names, n=5, cutoff=0.0)) or "no metrics"
-    return [f"No finished trial has a metric called {study.primary}; the ledger has: {near}."]
 
 
 def _split_statement(study: Study) -> str:
@@ -119,17 +76,6 @@ def _split_statement(study: Study) -> str:
     if not study.tuned:
         return tail[0].upper() + tail[1:] + "."
     return f"Winners chosen on {study.objective} ({study.selection} split); {tail}."
-
-
-def _tuning_statement(study: Study) -> str:
-    """Say what the claim is about (protocol 5)."""
-    steps = f", {study.steps} steps" if study.steps else ""
-    if not study.tuned:
-        return f"No arm was tuned: defaults only{steps}."
-    return (
-        f"Conditional on the tuned configurations: {study.trials_per_arm} search trials per arm, "
-        f"one seed each{steps}."
-    )
 
 
 def _statistics(study: Study, comparison: Comparison) -> list[str]:
@@ -201,6 +147,25 @@ def _identical(study: Study, comparison: Comparison) -> list[str]:
         where = f" ({row.level})" if row.level else ""
         lines.append(
             f"{row.arm} is identical to {row.identical_to}{where}: {'; '.join(reasons)}. Not tested."
+        )
+    return lines
+
+
+def _incidents(facts: Facts) -> list[str]:
+    """Say which attempts failed (protocol 12) and which results were declared void (protocol 11)."""
+    lines = []
+    if facts.failures:
+        lines.append(
+            f"Failed attempts over all starts: {counted(facts.failures)}; a trial that was tried again "
+            "successfully counts as finished."
+        )
+    if facts.forgotten:
+        known = sum(found.results for found in facts.forgotten)
+        shown = [f"{found.trial_id} ({found.reason or 'no reason given'})" for found in facts.forgotten]
+        more = f", and {len(shown) - 6} more" if len(shown) > 6 else ""
+        lines.append(
+            f"Results declared void and trained again: {', '.join(shown[:6])}{more}. With a finished confirm "
+            f"trial among them: {known}."
         )
     return lines
 

@@ -6,6 +6,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from analysis.search_plan import without_defaults
+
 Payload = dict[str, Any]
 
 # What a reader of the table must know if it changed between two starts; True: the change, made after
@@ -37,6 +39,7 @@ def changes_and_looks(
     """
     changes: list[str] = []
     looks = 1
+    payloads = [without_defaults(payload) for payload in payloads]
     for number, (before, after, seq) in enumerate(
         zip(payloads, payloads[1:], seqs[1:], strict=False), start=2
     ):

@@ -120,7 +120,8 @@ def _rows(
     study: Study, trials: pl.DataFrame, values: dict[str, Array], reference: list[int], prefix: str
 ) -> list[Row]:
     """Return what became of the seeds of each row, and which rows are the same."""
-    status = {(level, arm, seed): (trial, state) for level, arm, seed, trial, state in trials.iter_rows()}
+    columns = trials.select("level", "arm", "index", "trial_id", "status")
+    status = {(level, arm, seed): (trial, state) for level, arm, seed, trial, state in columns.iter_rows()}
     primary = values[study.primary]
     report = np.stack([primary, *(array for name, array in values.items() if name.startswith(prefix))])
     counts: list[Counter[str]] = []

@@ -28,6 +28,17 @@ def number(value: float | None, decimals: int, signed: bool = False) -> str:
     return sign + (digits[1:] if digits.startswith("0.") else digits)
 
 
+def significant(value: float | None, digits: int = 4) -> str:
+    """Return a number with so many significant digits, zeros at its end left out: ``.0316``, ``12.5``."""
+    if value is None or not math.isfinite(value) or value == 0:
+        return "0" if value == 0 else "-" if value is None else str(value)
+    decimals = digits - 1 - math.floor(math.log10(abs(value)))
+    if decimals > 8:
+        return f"{value:.{digits - 1}g}"
+    text = number(value, max(0, decimals))
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
 def interval(
     value: float | None, low: float | None, high: float | None, decimals: int, signed: bool = False
 ) -> str:

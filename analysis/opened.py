@@ -9,7 +9,9 @@ from typing import Any
 import polars as pl
 
 from analysis.changes import changes_and_looks
+from analysis.claims import Opening
 from analysis.errors import UserError
+from analysis.search_plan import Goal, SearchPlan, read_goals
 from sarx.study.ledger_schema import CONFIRM
 
 
@@ -21,6 +23,7 @@ class Arm:
         arm: name of the arm.
         level: factor level, '' without factors.
         parameters: names of the parameters that its search tunes.
+        takes: names of the parameters whose values it takes from the arm that is tuned for all.
         warnings: what the plan warned about (options that cannot act).
     """
 
@@ -28,6 +31,7 @@ class Arm:
     level: str
     parameters: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    takes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,9 @@ class Study:
         secondary: further metrics that are tested, each row and metric a member of one second family.
         higher_is_better: direction of ``primary``.
         budget: a heading for the table, '' without.
+        trials_per_arm: trials of one search of an arm.
+        goals: what search maximises or minimises; the first is ``objective``, which chooses.
+        search: how it searches.
         scores: what the mean score averages over, '' if that needs no saying.
         changes: one sentence for each thing that changed between two starts.
         looks: 1 + the number of such changes, made after confirm results were known.
@@ -61,6 +68,8 @@ class Study:
     selection: str
     budget: str
     scores: str = ""
+    goals: tuple[Goal, ...] = ()
+    search: SearchPlan = field(default_factory=SearchPlan)
     changes: tuple[str, ...] = field(default=())
     looks: int = 1
 
@@ -75,8 +84,24 @@ class Study:
         return self.trials_per_arm > 0 and any(arm.parameters for arm in self.arms)
 
     def trials_of(self, arm: Arm) -> int:
-        """Return the planned search trials of an arm: one, its defaults, where there is nothing to search."""
-        return self.trials_per_arm if arm.parameters else min(1, self.trials_per_arm)
+        """Return the planned search trials of an arm, over all of its searches.
+
+        One, its defaults, where there is nothing to search; none where another arm is tuned for it.
+        """
+        if self.is_follower(arm):
+            return 0
+        if not arm.parameters:
+            return min(1, self.trials_per_arm)
+        return self.trials_per_arm * self.search.repeats
+
+    def searches_of(self, arm: Arm) -> int:
+        """Return how many independent searches choose for an arm; one where there is nothing to search."""
+        tuned = next((a for a in self.arms if (a.level, a.arm) == (arm.level, self.search.shared)), arm)
+        return self.search.repeats if tuned.parameters else 1
+
+    def is_follower(self, arm: Arm) -> bool:
+        """Return whether an arm has no search of its own and takes its values from another."""
+        return self.search.shared not in ("", arm.arm)
 
 
 def read_study(events: pl.DataFrame) -> Study:
@@ -96,7 +121,7 @@ def read_study(events: pl.DataFrame) -> Study:
     changes, looks = changes_and_looks(
         payloads, opened["seq"].to_list(), first_result if isinstance(first_result, int) else None
     )
-    return _study(payloads[-1], changes, looks)
+    return _study(payloads[-1], Opening(events).plan, changes, looks)
 
 
 def _payload(seq: int, text: str | None) -> dict[str, Any]:
@@ -114,7 +139,7 @@ def _payload(seq: int, text: str | None) -> dict[str, Any]:
     return dict(payload)
 
 
-def _study(payload: dict[str, Any], changes: tuple[str, ...], looks: int) -> Study:
+def _study(payload: dict[str, Any], search: SearchPlan, changes: tuple[str, ...], looks: int) -> Study:
     """Build the study from the last payload."""
     report, objective = payload["report"], payload.get("objective") or {}
     secondary = report.get("secondary") or []
@@ -125,6 +150,7 @@ def _study(payload: dict[str, Any], changes: tuple[str, ...], looks: int) -> Stu
             row.get("level") or "",
             tuple(row.get("parameters") or ()),
             tuple(row.get("warnings") or ()),
+            tuple(row.get("takes") or ()),
         )
         for row in payload["arms"]
     ]
@@ -148,6 +174,8 @@ def _study(payload: dict[str, Any], changes: tuple[str, ...], looks: int) -> Stu
         selection=payload.get("selection") or metric.partition("/")[0],
         budget=payload.get("budget") or "",
         scores=payload.get("scores") or "",
+        goals=read_goals(payload),
+        search=search,
         changes=changes,
         looks=looks,
     )

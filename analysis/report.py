@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import polars as pl
 
-from analysis.caption import Facts, caption, missing
+from analysis.agreement import proxy_agreement, rung_agreement
+from analysis.caption import Facts, caption
+from analysis.claims import winner_counts
 from analysis.comparison import Comparison, compare
 from analysis.geometry import Section, geometry_section
-from analysis.ledger import read_ledger
+from analysis.incidents import UNNAMED, failures_by_kind, forgotten, last_failure
+from analysis.ledger import Ledger, read_ledger
+from analysis.missing import missing
 from analysis.opened import Study, read_study
+from analysis.pareto import trade_offs
 from analysis.results import (
     code_versions,
     confirm_metrics,
+    confirm_table,
     confirm_trials,
-    rows_with_winner,
     search_summary,
+    searches_without_winner,
+    seeds_without_winner,
     trials_left_out,
+    winner_table,
 )
-from analysis.table import Table, diagnostics_table, level_table, search_table
+from analysis.search_tables import search_table, trade_off_table, winners_table
+from analysis.table import Table, diagnostics_table, level_table
 
 
 @dataclass(frozen=True)
@@ -29,10 +39,11 @@ class Report:
 
     Attributes:
         tables: one per level, in plan order.
-        extras: the small tables below them (search, gate).
+        extras: the small tables below them (search, gate, winners, trade-offs).
         caption: statements under the tables.
         missing: what is not there yet; empty for a complete study.
         geometry: the section on the geometry of features, for ledgers that have it.
+        frames: what is written as CSV beside the table, by file name.
     """
 
     study: Study
@@ -42,6 +53,7 @@ class Report:
     caption: list[str]
     missing: list[str]
     geometry: Section | None = None
+    frames: dict[str, pl.DataFrame] = field(default_factory=dict)
 
 
 def make_report(folder: Path) -> Report:
@@ -55,41 +67,46 @@ def make_report(folder: Path) -> Report:
     study = read_study(events)
     trials = confirm_trials(events)
     metrics = confirm_metrics(events, trials)
-    comparison = compare(study, trials, metrics)
-    searches = search_summary(events, study)
-    facts = Facts(
-        code_versions=code_versions(events, trials),
-        torn=ledger.torn,
-        winners=rows_with_winner(events),
-        left_out=trials_left_out(events, trials, study),
-        metrics=_finite_metrics(metrics),
-        searched=_searched(study, searches),
-    )
-    extras = [search_table(study, searches)] if study.tuned else []
+    facts = _facts(study, ledger, trials, metrics)
+    comparison = compare(study, seeds_without_winner(study, facts.without_winner, trials), metrics)
+    frames = {"trials.csv": confirm_table(study, trials, metrics)}
+    extras = [search_table(study, facts.searches)] if study.tuned else []
     gate = diagnostics_table(comparison)
+    chosen = winners_table(study, winner_table(events, study)) if study.tuned else None
+    extras += [table for table in (gate, chosen) if table]
+    if len(study.goals) > 1:
+        frames["tradeoffs.csv"] = trade_offs(events, study)
+        extras.append(trade_off_table(study, frames["tradeoffs.csv"]))
     return Report(
         study=study,
         comparison=comparison,
-        tables=[level_table(study, comparison, searches, level) for level in study.levels],
-        extras=extras + ([gate] if gate else []),
+        tables=[level_table(study, comparison, facts.searches, level) for level in study.levels],
+        extras=extras,
         caption=caption(study, comparison, facts),
         missing=missing(study, comparison, facts),
         geometry=geometry_section(study, folder, trials, metrics),
+        frames=frames,
     )
 
 
-def _searched(study: Study, searches: pl.DataFrame) -> tuple[tuple[str, int, int], ...]:
-    """Return (arm with its level, finished search trials, planned ones) of each row."""
-    done = {
-        (level, arm): count for level, arm, count in searches.select("level", "arm", "trials").iter_rows()
-    }
-    return tuple(
-        (
-            f"{arm.arm} ({arm.level})" if arm.level else arm.arm,
-            done.get((arm.level, arm.arm), 0),
-            study.trials_of(arm),
-        )
-        for arm in study.arms
+def _facts(study: Study, ledger: Ledger, trials: pl.DataFrame, metrics: pl.DataFrame) -> Facts:
+    """Return what the ledger says besides the numbers."""
+    events, plan = ledger.events, study.search
+    kinds = last_failure(events)
+    failed = trials.filter((pl.col("status") == "failed") & (pl.col("index") < study.seeds))["trial_id"]
+    return Facts(
+        code_versions=code_versions(events, trials),
+        torn=ledger.torn,
+        winners=winner_counts(events),
+        without_winner=searches_without_winner(events, study),
+        left_out=trials_left_out(events, trials, study),
+        metrics=_finite_metrics(metrics),
+        searches=search_summary(events, study),
+        rungs=rung_agreement(events, study) if plan.scheduler != "none" else None,
+        proxy=proxy_agreement(events, study) if plan.overrides and plan.finalists else None,
+        failures=failures_by_kind(events),
+        lost=Counter(kinds.get(trial, UNNAMED) for trial in failed),
+        forgotten=forgotten(events),
     )
 
 

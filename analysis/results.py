@@ -3,37 +3,44 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from collections.abc import Mapping
 
 import polars as pl
 
-from analysis.opened import Study
-from sarx.study.ledger_schema import CONFIRM, SEARCH
-
-_ROW = ["level", "arm"]
-_PARAMETERS = (  # of a claim or a winner, as one text
-    pl.col("parameters")
-    .list.eval(pl.format("{}={}", pl.element().struct.field("name"), pl.element().struct.field("value")))
-    .list.sort()
-    .list.join("\n")
+from analysis.claims import (
+    PLACE,
+    ROW,
+    SEARCH,
+    Opening,
+    counted_claims,
+    finalist_claims,
+    parameters_json,
+    planned_proposals,
+    winner_counts,
+    winners,
 )
-_ENDS = {"diverged": "diverged", "failed": "failed", "trial_started": "running"}
+from analysis.opened import Study
+from analysis.trials import BEFORE_CONFIRM, epochs, finished, live, metric_values, trial_status, values
+
+STATES = ("finished", "stopped", "diverged", "failed")
+"""How a search proposal ends; one that is none of these is a duplicate or still to run."""
+NO_WINNER = "without winner"
+"""Status of a confirm seed that never runs, because its search gave no winner."""
 
 
 def confirm_trials(events: pl.DataFrame) -> pl.DataFrame:
     """Return the claimed confirm trials, one row per level, arm and index (confirm seed number).
 
-    Only claims of the last plan and its code count, made while the arm's last winner was the winner, and of
-    those the last per index.
-    Columns: level, arm, index, trial_id, status (finished, diverged, failed, running or waiting).
+    Only the claims of ``claims.counted_claims``. Columns: level, arm, index, trial_id, status (finished,
+    diverged, failed, running or waiting), repeat (the search whose winner it is of), seed.
     """
-    claims = _claims_of_winner(events)
-    status = _trial_status(events)
+    status = trial_status(events, max_failures=Opening(events).plan.max_failures)
     return (
-        claims.join(status, on="trial_id", how="left")
+        counted_claims(events)
+        .join(status, on="trial_id", how="left")
         .with_columns(pl.col("status").fill_null("waiting"))
-        .select(*_ROW, "index", "trial_id", "status")
-        .sort(*_ROW, "index")
+        .select(*ROW, "index", "trial_id", "status", "repeat", "seed")
+        .sort(*ROW, "index")
     )
 
 
@@ -43,63 +50,158 @@ def confirm_metrics(events: pl.DataFrame, trials: pl.DataFrame) -> pl.DataFrame:
     ``trials`` is the frame of ``confirm_trials``. Of several attempts the highest counts. A value may be
     NaN, inf or -inf, as recorded.
     """
-    nonfinite = pl.struct("value", "nonfinite")
-    values = (
-        _finished(events, CONFIRM)
-        .select("trial_id", "metrics")
-        .explode("metrics")
-        .unnest("metrics")
-        .select(
-            "trial_id",
-            pl.col("name").alias("metric"),
-            pl.coalesce(
-                nonfinite.struct.field("value"), nonfinite.struct.field("nonfinite").cast(pl.Float64)
-            ).alias("value"),
-        )
-        .drop_nulls("metric")
+    found = metric_values(finished(events)).drop("epoch")
+    return trials.select(*ROW, "index", "trial_id").join(found, on="trial_id", how="inner")
+
+
+def confirm_table(study: Study, trials: pl.DataFrame, metrics: pl.DataFrame) -> pl.DataFrame:
+    """Return every confirm trial of the plan with its identity: one row per trial and metric.
+
+    Columns: level, arm, index, repeat, seed, trial_id, status, metric, value; trials without results have one
+    row without metric. Rows are in plan order.
+    """
+    plan = pl.DataFrame(
+        [(arm.level, arm.arm, place) for place, arm in enumerate(study.arms)],
+        schema={"level": pl.String, "arm": pl.String, "place": pl.Int64},
+        orient="row",
     )
-    return trials.select(*_ROW, "index", "trial_id").join(values, on="trial_id", how="inner")
+    found = metrics.select(*ROW, "index", "metric", "value")
+    return (
+        trials.filter(pl.col("index") < study.seeds)
+        .join(plan, on=ROW)
+        .join(found, on=[*ROW, "index"], how="left", maintain_order="left_right")
+        .sort("place", "index", maintain_order=True)
+        .select(*ROW, "index", "repeat", "seed", "trial_id", "status", "metric", "value")
+    )
+
+
+def search_trials(events: pl.DataFrame) -> pl.DataFrame:
+    """Return the search proposals of the last plan and what became of them.
+
+    Columns: level, arm, repeat, index, trial_id, parameters, same_as, state (finished, stopped, diverged,
+    failed, running, waiting; duplicate for a point that its search has had before), rung (the epoch at which
+    it was stopped; null if it was not). A trial that serves two arms may be stopped in one alone.
+    """
+    opening = Opening(events)
+    status = trial_status(events, BEFORE_CONFIRM, opening.plan.max_failures)
+    duplicate, stopped = pl.col("same_as").is_not_null(), pl.col("rung").is_not_null()
+    state = (
+        pl.when(duplicate)
+        .then(pl.lit("duplicate"))
+        .when(stopped & (pl.col("status") != "diverged").fill_null(True))
+        .then(pl.lit("stopped"))
+        .otherwise(pl.col("status").fill_null("waiting"))
+    )
+    return (
+        planned_proposals(events)
+        .join(_stops(events, opening), on=[*PLACE, "trial_id"], how="left", maintain_order="left")
+        .join(status, on="trial_id", how="left", maintain_order="left")
+        .with_columns(state.alias("state"))
+        .with_columns(pl.when(pl.col("state") == "stopped").then("rung").alias("rung"))
+        .drop("status")
+    )
 
 
 def search_summary(events: pl.DataFrame, study: Study) -> pl.DataFrame:
     """Return per level and arm what its search did.
 
-    Only the proposals of the last plan and its code count. Columns: level, arm, trials (finished), hours (of
-    training and evaluation, confirm included), best (the objective at the end of a finished trial). A trial
-    that serves several arms counts for each.
+    Only the proposals of the last plan and its code count. Columns: level, arm, trials (that ran to the end),
+    stopped, diverged, failed, duplicates, runs and lost (finalist runs that finished; that diverged or
+    failed), claimed (finalist runs in all), steps (trained before confirm), hours (of training and
+    evaluation, of all attempts, confirm included), best (the objective of a trial that ran to the end). A
+    trial that serves several arms counts for each, in steps and hours as far as the arm wanted it.
     """
     rows = pl.DataFrame(
-        {
-            "level": [arm.level for arm in study.arms],
-            "arm": [arm.arm for arm in study.arms],
-            "planned": [study.trials_of(arm) for arm in study.arms],
-        }
+        [(arm.level, arm.arm) for arm in study.arms],
+        schema={"level": pl.String, "arm": pl.String},
+        orient="row",
     )
-    within = _proposals(events).join(rows, on=_ROW).filter(pl.col("index") < pl.col("planned"))
-    proposed = within.select(*_ROW, "trial_id").unique()
-    best = pl.col("value").max() if study.mode == "max" else pl.col("value").min()
-    finished = _finished(events, SEARCH).select("trial_id", "metrics").explode("metrics").unnest("metrics")
-    objective = finished.filter(pl.col("name") == study.objective).select("trial_id", "value")
-    trials = (
-        proposed.join(_finished(events, SEARCH).select("trial_id"), on="trial_id")
-        .join(objective, on="trial_id", how="left")
-        .group_by(_ROW)
-        .agg(pl.len().alias("trials"), best.alias("best"))
+    searched = search_trials(events)
+    counts = searched.group_by(ROW).agg(
+        *((pl.col("state") == state).sum().alias(state) for state in (*STATES, "duplicate"))
     )
-    used = pl.concat([proposed, _claims_of_winner(events).select(*_ROW, "trial_id")]).unique()
-    hours = used.join(_trial_hours(events), on="trial_id").group_by(_ROW).agg(pl.col("hours").sum())
-    return (
-        rows.drop("planned")
-        .join(trials, on=_ROW, how="left", maintain_order="left")
-        .join(hours, on=_ROW, how="left", maintain_order="left")
-        .with_columns(pl.col("trials").fill_null(0))
+    at_end = finished(events, BEFORE_CONFIRM).select("trial_id", "epoch")
+    scores = values(events, study.objective).join(at_end, on=["trial_id", "epoch"])
+    better = pl.col("value").max() if study.mode == "max" else pl.col("value").min()
+    best = (
+        searched.filter(pl.col("state") == "finished")
+        .join(scores.filter(pl.col("value").is_finite()), on="trial_id")
+        .group_by(ROW)
+        .agg(better.alias("best"))
     )
+    found = rows
+    for frame in (counts, best, _finalist_counts(events), _cost(events, searched)):
+        found = found.join(frame, on=ROW, how="left", maintain_order="left")
+    numbers = [*STATES, "duplicate", "claimed", "runs", "lost", "steps"]
+    return found.with_columns(pl.col(numbers).fill_null(0)).rename(
+        {"finished": "trials", "duplicate": "duplicates"}
+    )
+
+
+def winner_table(events: pl.DataFrame, study: Study) -> pl.DataFrame:
+    """Return the winners that count, in plan order.
+
+    Columns: level, arm, repeat, index, trial_id, value (the objective), parameters (JSON).
+    """
+    opening, found = Opening(events), winners(events)
+    rows = []
+    for arm in study.arms:
+        for repeat in range(opening.searches(arm.level, arm.arm) or 0):
+            winner = found.get((arm.level, arm.arm, repeat))
+            if winner is not None and winner.counts and opening.own_trials(arm.level, arm.arm):
+                at = (arm.level, arm.arm, repeat, winner.index, winner.trial_id, winner.score)
+                rows.append((*at, parameters_json(winner.parameters)))
+    schema = {
+        "level": pl.String,
+        "arm": pl.String,
+        "repeat": pl.Int64,
+        "index": pl.Int64,
+        "trial_id": pl.String,
+        "value": pl.Float64,
+        "parameters": pl.String,
+    }
+    return pl.DataFrame(rows, schema=schema, orient="row")
 
 
 def rows_with_winner(events: pl.DataFrame) -> set[tuple[str, str]]:
-    """Return (level, arm) of the rows whose winner is one of the last plan, or which never had to choose."""
-    chosen = set(_last_winners(events).filter(pl.col("is_proposed")).select(*_ROW).iter_rows())
-    return chosen | set(_claims_of_winner(events).select(*_ROW).iter_rows())
+    """Return (level, arm) of the rows all of whose searches have a winner of the last plan."""
+    return {row for row, (found, needed) in winner_counts(events).items() if found == needed}
+
+
+def searches_without_winner(events: pl.DataFrame, study: Study) -> dict[tuple[str, str], dict[int, str]]:
+    """Return for each row the searches that are over and gave no winner, with the reason."""
+    opening, chosen = Opening(events), winners(events)
+    ended = {*STATES, "duplicate"} - ({"failed"} if opening.plan.max_failures is None else set())
+    scores = _final_scores(events, study)
+    states: dict[tuple[str, str, int], list[tuple[str, str]]] = {}
+    for *at, trial, state in search_trials(events).select(*SEARCH, "trial_id", "state").iter_rows():
+        states.setdefault((at[0], at[1], at[2]), []).append((trial, state))
+    lost: dict[tuple[str, str], dict[int, str]] = {}
+    for (level, arm, repeat), trials in states.items():
+        winner = chosen.get((level, arm, repeat))
+        over = len(trials) == opening.own_trials(level, arm) and all(state in ended for _, state in trials)
+        if not over or (winner is not None and winner.counts):
+            continue
+        if not any(state == "finished" and trial in scores for trial, state in trials):
+            lost.setdefault((level, arm), {})[repeat] = "no search trial ran to the end with a score"
+        elif _all_finalists_lost(events, (level, arm, repeat), scores, ended):
+            lost.setdefault((level, arm), {})[repeat] = "every finalist lost a run"
+    return {row: lost[searcher] for row in opening.rows if (searcher := opening.searcher(*row)) in lost}
+
+
+def seeds_without_winner(
+    study: Study, lost: Mapping[tuple[str, str], Mapping[int, str]], trials: pl.DataFrame
+) -> pl.DataFrame:
+    """Return the frame of ``confirm_trials`` with the seeds that never run, their status ``NO_WINNER``."""
+    known = set(trials.select(*ROW, "index").iter_rows())
+    rows = [
+        (arm.level, arm.arm, seed, None, NO_WINNER, seed % study.searches_of(arm), None)
+        for arm in study.arms
+        for seed in range(study.seeds)
+        if seed % study.searches_of(arm) in lost.get((arm.level, arm.arm), ())
+        and (arm.level, arm.arm, seed) not in known
+    ]
+    return pl.concat([trials, pl.DataFrame(rows, schema=trials.schema, orient="row")])
 
 
 def trials_left_out(events: pl.DataFrame, trials: pl.DataFrame, study: Study) -> int:
@@ -110,10 +212,10 @@ def trials_left_out(events: pl.DataFrame, trials: pl.DataFrame, study: Study) ->
     planned = {(arm.level, arm.arm) for arm in study.arms}
     used = {
         trial
-        for level, arm, index, trial in trials.select(*_ROW, "index", "trial_id").iter_rows()
+        for level, arm, index, trial in trials.select(*ROW, "index", "trial_id").iter_rows()
         if (level, arm) in planned and index < study.seeds
     }
-    return len(set(_finished(events, CONFIRM)["trial_id"]) - used)
+    return len(set(finished(events)["trial_id"]) - used)
 
 
 def code_versions(events: pl.DataFrame, trials: pl.DataFrame) -> list[str]:
@@ -121,122 +223,80 @@ def code_versions(events: pl.DataFrame, trials: pl.DataFrame) -> list[str]:
     opened = events.filter(pl.col("event") == "study_opened").select("seq", "payload")
     digests = [(json.loads(text or "{}").get("code") or {}).get("digest") or "" for text in opened["payload"]]
     starts = opened.select("seq").with_columns(pl.Series("digest", digests, dtype=pl.String))
-    finished = _finished(events, CONFIRM).join(trials.select("trial_id").unique(), on="trial_id").sort("seq")
-    found = finished.join_asof(starts.sort("seq"), on="seq", strategy="backward")["digest"].drop_nulls()
+    ended = finished(events).join(trials.select("trial_id").unique(), on="trial_id").sort("seq")
+    found = ended.join_asof(starts.sort("seq"), on="seq", strategy="backward")["digest"].drop_nulls()
     return [digest for digest in found.unique(maintain_order=True) if digest]
 
 
-def _last_opening(events: pl.DataFrame) -> dict[str, Any]:
-    """Return the payload of the last ``study_opened``; empty without any."""
-    opened = events.filter(pl.col("event") == "study_opened")["payload"]
-    return dict(json.loads(opened[-1] or "{}")) if len(opened) else {}
+def _stops(events: pl.DataFrame, opening: Opening) -> pl.DataFrame:
+    """Return the proposals that were stopped early: columns of a place, trial_id, rung.
 
-
-def _of_last_code(found: pl.DataFrame, opening: dict[str, Any]) -> pl.DataFrame:
-    """Keep the proposals or claims of the last start's code; where one of the two is not known, all."""
-    digest = (opening.get("code") or {}).get("digest")
-    code = pl.col("payload").str.json_path_match("$.code")
-    return found.filter((code == digest).fill_null(True) | (code == "")) if digest else found
-
-
-def _of_last_seeds(claims: pl.DataFrame, opening: dict[str, Any]) -> pl.DataFrame:
-    """Keep the claims on the seeds of the last start, so that pairs have equal seeds; all if not known."""
-    seeds = opening.get("confirm_seeds") or []
-    planned = pl.DataFrame(
-        {"index": range(len(seeds)), "planned": seeds}, schema={"index": pl.Int64, "planned": pl.Int64}
-    )
-    joined = claims.join(planned, on="index", how="left", maintain_order="left")
-    return joined.filter((pl.col("seed") == pl.col("planned")).fill_null(True)).drop("planned")
-
-
-def _proposals(events: pl.DataFrame) -> pl.DataFrame:
-    """Return the proposals that count: of the last code, the last one per level, arm and index."""
-    proposed = _of_last_code(events.filter(pl.col("event") == "proposed"), _last_opening(events))
-    return proposed.sort("seq").unique([*_ROW, "index"], keep="last").select(*_ROW, "index", "trial_id")
-
-
-def _winners(events: pl.DataFrame) -> pl.DataFrame:
-    """Return every choice of a winner: seq, level, arm, winner (its trial), winner_text (its parameters)."""
-    selected = events.filter(pl.col("event") == "selected").sort("seq")
-    return selected.select("seq", *_ROW, pl.col("trial_id").alias("winner"), _PARAMETERS.alias("winner_text"))
-
-
-def _last_winners(events: pl.DataFrame) -> pl.DataFrame:
-    """Return the last winner of each row: level, arm, last_winner, last_text, is_proposed.
-
-    ``is_proposed``: it is among the proposals that count, or the row has no proposals at all. Otherwise the
-    search runs anew, on another base or with other code, and the winner is of the plan before.
+    A verdict of a scheduler or rung that the last plan no longer has does not count: the trial runs on.
     """
-    last = (
-        _winners(events)
-        .unique(_ROW, keep="last", maintain_order=True)
-        .select(*_ROW, pl.col("winner").alias("last_winner"), pl.col("winner_text").alias("last_text"))
+    plan = opening.plan
+    verdicts = live(events).filter(pl.col("event") == "stopped")
+    if plan.rungs is not None:
+        verdicts = verdicts.filter(pl.col("epoch").is_in(plan.rungs))
+    elif plan.scheduler == "none" and "scheduler" in (opening.payload.get("plan") or {}):
+        verdicts = verdicts.clear()
+    return (
+        verdicts.with_columns(pl.col("repeat").fill_null(0))
+        .group_by(*PLACE, "trial_id")
+        .agg(pl.col("epoch").min().alias("rung"))
     )
-    searched = set(events.filter(pl.col("event") == "proposed").select(*_ROW).iter_rows())
-    counted = set(_proposals(events).select(*_ROW, "trial_id").iter_rows())
-    is_proposed = [
-        (level, arm) not in searched or (level, arm, winner) in counted
-        for level, arm, winner in last.select(*_ROW, "last_winner").iter_rows()
-    ]
-    return last.with_columns(pl.Series("is_proposed", is_proposed, dtype=pl.Boolean))
 
 
-def _claims_of_winner(events: pl.DataFrame) -> pl.DataFrame:
-    """Return the claims that count: on the last plan's seeds and code, of the row's winner, last per index.
+def _final_scores(events: pl.DataFrame, study: Study) -> set[str]:
+    """Return the trials before confirm that ended with a finite objective."""
+    ends = finished(events, BEFORE_CONFIRM).select("trial_id", "epoch")
+    found = values(events, study.objective).join(ends, on=["trial_id", "epoch"])
+    return set(found.filter(pl.col("value").is_finite())["trial_id"])
 
-    A claim is the last winner's if it was made while that one was the winner, or has its parameters: a new
-    winner with the parameters of the one before (the same proposal under other search settings) keeps the
-    confirm trials, so the driver claims nothing again. Rows without any ``selected`` event keep all claims;
-    rows whose winner is not of the last plan have none.
+
+def _all_finalists_lost(
+    events: pl.DataFrame, search: tuple[str, str, int], scores: set[str], ended: set[str]
+) -> bool:
+    """Return whether all finalist runs of a search have ended and each finalist lost one."""
+    level, arm, repeat = search
+    claims = finalist_claims(events).filter(level=level, arm=arm, repeat=repeat)
+    status = trial_status(events, BEFORE_CONFIRM, Opening(events).plan.max_failures)
+    runs = claims.join(status, on="trial_id", how="left").select("proposal", "trial_id", "status")
+    lost = {proposal for proposal, trial, _ in runs.iter_rows() if trial not in scores}
+    return (
+        claims.height > 0
+        and all(state in ended for *_, state in runs.iter_rows())
+        and lost == set(claims["proposal"])
+    )
+
+
+def _finalist_counts(events: pl.DataFrame) -> pl.DataFrame:
+    """Return level, arm, claimed, runs (finished) and lost (diverged or failed) of the finalist runs."""
+    status = trial_status(events, BEFORE_CONFIRM, Opening(events).plan.max_failures)
+    claims = finalist_claims(events).join(status, on="trial_id", how="left")
+    return claims.group_by(ROW).agg(
+        pl.len().alias("claimed"),
+        (pl.col("status") == "finished").sum().alias("runs"),
+        pl.col("status").is_in(["diverged", "failed"]).sum().alias("lost"),
+    )
+
+
+def _cost(events: pl.DataFrame, searched: pl.DataFrame) -> pl.DataFrame:
+    """Return level, arm, steps (before confirm) and hours (confirm included).
+
+    Of a trial that an arm stopped early, and another did not, the arm has the epochs up to its rung.
     """
-    opening = _last_opening(events)
-    claims = events.filter((pl.col("event") == "claimed") & (pl.col("phase") == CONFIRM))
-    claims = _of_last_seeds(_of_last_code(claims, opening), opening)
-    made_under = pl.col("winner").eq_missing(pl.col("last_winner"))
-    same_parameters = (pl.col("text") == pl.col("last_text")).fill_null(False)
-    return (
-        claims.select("seq", *_ROW, "index", "trial_id", _PARAMETERS.alias("text"))
-        .sort("seq")
-        .join_asof(
-            _winners(events).drop("winner_text"),
-            on="seq",
-            by=_ROW,
-            strategy="backward",
-            check_sortedness=False,
-        )
-        .join(_last_winners(events), on=_ROW, how="left", maintain_order="left")
-        .filter((made_under | same_parameters) & pl.col("is_proposed").fill_null(True))
-        .sort("seq")
-        .unique([*_ROW, "index"], keep="last")
-    )
+    own = searched.filter(pl.col("same_as").is_null()).select(*ROW, "trial_id", "rung")
+    again = finalist_claims(events).select(*ROW, "trial_id", pl.lit(None, pl.Int64).alias("rung"))
+    confirm = counted_claims(events).select(*ROW, "trial_id", pl.lit(None, pl.Int64).alias("rung"))
+    before = _within([own, again], events).group_by(*ROW, "trial_id").agg(pl.col("step").max())
+    steps = before.group_by(ROW).agg(pl.col("step").sum().alias("steps"))
+    hours = _within([own, again, confirm], events).group_by(ROW).agg(pl.col("hours").sum())
+    return hours.join(steps, on=ROW, how="left")
 
 
-def _finished(events: pl.DataFrame, phase: str) -> pl.DataFrame:
-    """Return the ``trial_finished`` event of each trial of a phase; of several attempts the highest."""
-    return (
-        events.filter((pl.col("event") == "trial_finished") & (pl.col("phase") == phase))
-        .sort(pl.col("attempt").fill_null(0), "seq")
-        .unique("trial_id", keep="last", maintain_order=True)
-    )
-
-
-def _trial_status(events: pl.DataFrame) -> pl.DataFrame:
-    """Return trial_id and status of every confirm trial that started: finished, else its latest."""
-    done = _finished(events, CONFIRM).select("trial_id", pl.lit("finished").alias("status"))
-    others = (
-        events.filter(pl.col("event").is_in(list(_ENDS)) & (pl.col("phase") == CONFIRM))
-        .sort(pl.col("attempt").fill_null(0), "seq")
-        .unique("trial_id", keep="last", maintain_order=True)
-        .select("trial_id", pl.col("event").replace(_ENDS).alias("status"))
-        .join(done, on="trial_id", how="anti")
-    )
-    return pl.concat([done, others])
-
-
-def _trial_hours(events: pl.DataFrame) -> pl.DataFrame:
-    """Return trial_id and hours: the epochs of all attempts, each epoch of an attempt once."""
-    timed = events.filter(
-        pl.col("event").is_in(["epoch", "trial_finished"]) & pl.col("duration_s").is_not_null()
-    )
-    once = timed.group_by("trial_id", "attempt", "epoch").agg(pl.col("duration_s").max())
-    return once.group_by("trial_id").agg((pl.col("duration_s").sum() / 3600).alias("hours"))
+def _within(used: list[pl.DataFrame], events: pl.DataFrame) -> pl.DataFrame:
+    """Return the epochs that rows paid for: those of their trials, up to the rung where one was stopped."""
+    never = 2**62
+    last = pl.col("rung").fill_null(never).max()
+    trials = pl.concat(used).group_by(*ROW, "trial_id").agg(last.alias("last"))
+    return trials.join(epochs(events), on="trial_id").filter(pl.col("epoch") <= pl.col("last"))

@@ -1,7 +1,8 @@
-"""The tables as text cells: per level the claims, then what the search did, then how SAR's gate behaved."""
+"""The tables as text cells: per level the claims, then how SAR's gate behaved."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,12 +10,13 @@ import polars as pl
 
 from analysis.comparison import DIAGNOSTICS, Comparison, Row
 from analysis.numbers import decimals_for, interval, number, p_value
-from analysis.opened import Study
+from analysis.opened import Arm, Study
+from analysis.results import NO_WINNER
 from analysis.verdict import ALPHA
 
 Record = dict[str, float | None]
 _KINDS = ("head", "body", "tail")
-_BAD = ("diverged", "failed", "not finite")
+_BAD = ("diverged", "failed", "not finite", NO_WINNER)
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ def level_table(study: Study, comparison: Comparison, searches: pl.DataFrame, le
         name: decimals_for(_half_widths(comparison.tidy.filter(pl.col("metric") == name)))
         for name in (study.primary, *kinds)
     }
-    trials = {(row["level"], row["arm"]): row["trials"] for row in searches.iter_rows(named=True)}
+    searched = {(row["level"], row["arm"]): row for row in searches.iter_rows(named=True)}
     plan = {arm.arm: arm for arm in study.arms if arm.level == level}
     columns = ["arm", study.primary, "difference", "p (Holm)", "verdict", "seeds", *kinds, "tuned", "trials"]
     rows: list[list[str]] = []
@@ -69,27 +71,11 @@ def level_table(study: Study, comparison: Comparison, searches: pl.DataFrame, le
                     _mean(cells[row.arm, name], decimals[name]) + _star(cells[row.arm, name])
                     for name in kinds
                 ),
-                str(len(plan[row.arm].parameters)),
-                f"{trials[level, row.arm]} of {study.trials_of(plan[row.arm])}",
+                tuned_text(study, plan[row.arm]),
+                trials_text(searched[level, row.arm], study.trials_of(plan[row.arm])),
             ]
         )
     return Table(level, columns, rows, frozenset(bold))
-
-
-def search_table(study: Study, searches: pl.DataFrame) -> Table:
-    """Return what the search of every row tuned, cost and reached: scores that choose winners, no results."""
-    parameters = {(arm.level, arm.arm): ", ".join(arm.parameters) or "nothing" for arm in study.arms}
-    columns = ["arm", f"best {study.objective}", "hours with confirm", "tuned parameters"]
-    rows = [
-        [
-            _name(record["arm"], record["level"]),
-            number(record["best"], 4),
-            number(record["hours"], 2),
-            parameters[record["level"], record["arm"]],
-        ]
-        for record in searches.iter_rows(named=True)
-    ]
-    return Table("Search (its scores choose the winners; they are not results)", columns, rows)
 
 
 def diagnostics_table(comparison: Comparison) -> Table | None:
@@ -101,7 +87,7 @@ def diagnostics_table(comparison: Comparison) -> Table | None:
     means = {(level, arm, name): mean for level, arm, name, mean in known[_MEAN_COLUMNS].iter_rows()}
     rows = [
         [
-            _name(row.arm, row.level),
+            full_name(row.arm, row.level),
             *(_diagnostic(name, means.get((row.level, row.arm, name))) for name in found),
         ]
         for row in comparison.rows
@@ -137,6 +123,28 @@ def seeds_text(row: Row, planned: int) -> str:
     parts = [f"{row.counts['finished']} of {planned}"]
     parts += [f"{row.counts[word]} {word}" for word in _BAD if row.counts[word]]
     return ", ".join(parts + ([f"{to_come} to come"] if to_come else []))
+
+
+def tuned_text(study: Study, arm: Arm) -> str:
+    """Return the number of parameters that an arm's search tunes, or whose values it uses."""
+    return f"as {study.search.shared}" if study.is_follower(arm) else str(len(arm.parameters))
+
+
+def trials_text(searched: Mapping[str, int], planned: int) -> str:
+    """Return ``8 of 8`` or ``10 of 12, 6 stopped early, 1 duplicate, 1 failed``; stopped ones have run."""
+    run = searched["trials"] + searched["stopped"]
+    if not (planned or run):
+        return "-"
+    parts = [f"{run} of {planned}"]
+    parts += [f"{searched['stopped']} stopped early"] if searched["stopped"] else []
+    parts += [_counted(searched["duplicates"], "duplicate")] if searched["duplicates"] else []
+    parts += [f"{searched[word]} {word}" for word in ("diverged", "failed") if searched[word]]
+    return ", ".join(parts)
+
+
+def _counted(count: int, word: str) -> str:
+    """Return ``1 duplicate`` or ``2 duplicates``."""
+    return f"{count} {word}" if count == 1 else f"{count} {word}s"
 
 
 def _kind_metrics(primary: str, metrics: set[str]) -> list[str]:
@@ -178,6 +186,6 @@ def _diagnostic(name: str, mean: float | None) -> str:
     return number(mean, 3 if name.endswith("_share") else 1)
 
 
-def _name(arm: str, level: str) -> str:
+def full_name(arm: str, level: str) -> str:
     """Return arm and level as one name."""
     return f"{arm} ({level})" if level else arm

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import shlex
 import shutil
@@ -11,22 +12,43 @@ import signal
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
-from sarx.cluster.monitor import Monitor, clock, progress
+from sarx.cluster.limits import Guard, unwritable
+from sarx.cluster.monitor import Monitor, clock
 from sarx.cluster.processes import end_descendants
 from sarx.cluster.resources import connect, prepare_environment
+from sarx.config.errors import UserError
 from sarx.search.engine import Engine
+from sarx.search.mirror import Mirror
+from sarx.search.overview import overview, totals
 from sarx.search.state import DIVERGED, FAILED
 from sarx.study.design import Arm
 from sarx.study.ledger import Ledger
+from sarx.study.plan import describe_batch
 from sarx.study.schema import Study
 from sarx.study.storage import StudyFolder
 
+if TYPE_CHECKING:
+    from sarx.cluster.trial import TrialHost
 
-def run_study(study: Study, arms: list[Arm], engine: Engine, folder: StudyFolder, address: str | None) -> int:
+T = TypeVar("T")
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def run_study(
+    study: Study,
+    arms: list[Arm],
+    engine: Engine,
+    folder: StudyFolder,
+    address: str | None,
+    mirror: Mirror | None = None,
+) -> int:
     """Run what is left of a study and return the exit code: 0, or 1 if an arm lacks confirm trials.
 
     Args:
@@ -35,38 +57,66 @@ def run_study(study: Study, arms: list[Arm], engine: Engine, folder: StudyFolder
         engine: The engine on its open ledger.
         folder: The study's folder.
         address: Cluster to join; None: RAY_ADDRESS, else a local one.
+        mirror: Where settled search trials are copied to.
     """
-    monitor = Monitor()
-    monitor.tick(engine)
-    if not engine.done:
-        prepare_environment()
-        slots = connect(address, study.resources)
-        left = sum(progress(engine)[1].values()) - sum(progress(engine)[0].values())
-        print(f"running {left} trials, {slots} at a time; results in {folder.root}", flush=True)
-        with stopping(engine.ledger, folder):
-            fit(study, engine, folder, monitor)
-    if engine.done:
-        engine.ledger.append(
-            "study_finished", sync=True, payload=json.dumps({"reason": "nothing left to run"})
-        )
+    with Monitor(results=folder.root) as monitor:
+        leaving = Leaving(engine.ledger, folder, monitor)
+        monitor.tick(engine)
+        with stopping(leaving):
+            if not engine.done:
+                if why := Guard(study.limits, engine, monitor.started).reached():
+                    leaving.at_limit(engine, why)
+                prepare_environment()
+                slots = aside(partial(connect, address, study.resources))
+                left = sum(count.total - count.done for count in totals(overview(engine)).values())
+                for line in describe_batch(study, arms, slots):
+                    print(line)
+                print(f"running {left} trials, {slots} at a time; results in {folder.root}", flush=True)
+                fit(study, engine, folder, monitor, mirror=mirror)
+            if engine.done:
+                note_finished(leaving)
+            if mirror is not None:
+                mirror.finish(engine)
     return summarise(engine, folder, time.monotonic() - monitor.started)
 
 
-def fit(study: Study, engine: Engine, folder: StudyFolder, monitor: Monitor) -> None:
-    """Let Ray Tune run all segments; its own state and files are scratch."""
+def fit(
+    study: Study,
+    engine: Engine,
+    folder: StudyFolder,
+    monitor: Monitor,
+    host: type[TrialHost] | None = None,
+    mirror: Mirror | None = None,
+) -> None:
+    """Let Ray Tune run all segments; its own state and files are scratch.
+
+    Args:
+        study: The study.
+        engine: The engine on its open ledger.
+        folder: The study's folder.
+        monitor: Shows progress; the limits count from its start.
+        host: What runs the segments; None: ``TrialHost``.
+        mirror: Where settled search trials are copied to.
+    """
+    os.environ.setdefault("TUNE_PRINT_ALL_TRIAL_ERRORS", "0")  # each failure is one line of ours
     import ray
     from ray import tune
 
-    from sarx.cluster.searcher import SegmentSearcher, scratch
+    from sarx.cluster.failures import lost_actors_are_failed_trials
+    from sarx.cluster.searcher import SegmentSearcher, Watch, scratch
     from sarx.cluster.trial import TrialHost
 
+    logging.getLogger("ray.tune.tune").addFilter(lambda record: "did not complete" not in str(record.msg))
     resources = study.resources
-    needs = {"CPU": resources.cpus_per_worker, "GPU": resources.gpus_per_worker}
-    searcher = SegmentSearcher(engine, folder, resources.cpus_per_worker, monitor)
-    with warnings.catch_warnings():
+    needs = {"CPU": float(resources.cpus_per_worker), "GPU": resources.gpus_per_worker}
+    needs = {name: amount for name, amount in needs.items() if amount}
+    leaving = Leaving(engine.ledger, folder, monitor)
+    guard = Guard(study.limits, engine, monitor.started)
+    searcher = SegmentSearcher(engine, folder, monitor, guard, leaving.given_up, mirror)
+    with warnings.catch_warnings(), lost_actors_are_failed_trials():
         warnings.simplefilter("ignore")
         tuner = tune.Tuner(
-            tune.with_resources(TrialHost, {name: amount for name, amount in needs.items() if amount}),
+            tune.with_resources(host or TrialHost, needs),
             tune_config=tune.TuneConfig(search_alg=searcher, num_samples=-1, reuse_actors=True),
             run_config=tune.RunConfig(
                 name=f"run-{os.getpid()}",
@@ -74,31 +124,86 @@ def fit(study: Study, engine: Engine, folder: StudyFolder, monitor: Monitor) -> 
                 verbose=0,
                 failure_config=tune.FailureConfig(max_failures=0),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-                callbacks=[],
+                callbacks=[Watch(searcher, partial(leaving.at_limit, engine))],
             ),
         )
-        tuner.fit()
+        try:
+            tuner.fit()
+        except OSError as error:  # Tune's own files
+            leaving.given_up(unwritable(folder, error))
+        searcher.record_ended(final=True)
     shutil.rmtree(scratch(folder), ignore_errors=True)
-    searcher.record_ended()
     ray.shutdown()
 
 
-@contextlib.contextmanager
-def stopping(ledger: Ledger, folder: StudyFolder) -> Iterator[None]:
-    """Leave at once and safely on Ctrl-C and SIGTERM: what is on disk is all that counts."""
+# ---------------------------------------------------------------- leaving before the end
 
-    def leave(number: int, frame: FrameType | None) -> None:
+
+@dataclass(frozen=True)
+class Leaving:
+    """Ends this process and all that it started within a second, recording why; nothing is waited for.
+
+    What is on disk is all that counts: a trial that runs goes on from its last checkpoint at the next start.
+
+    Attributes:
+        ledger: The open ledger.
+        folder: The study's folder.
+        monitor: What may be drawing on the terminal.
+    """
+
+    ledger: Ledger
+    folder: StudyFolder
+    monitor: Monitor | None = None
+
+    def by_signal(self, number: int) -> NoReturn:
+        """Leave because of a signal; the exit code is 128 + its number."""
         name = signal.Signals(number).name
-        with contextlib.suppress(OSError):  # the signal may have come in the middle of another event
-            ledger.append("stopping", sync=True, payload=json.dumps({"reason": name}))
-        command = shlex.join(["python", "-m", "sarx.tune", *sys.argv[1:]])
-        sys.stdout.write(f"\nstopped by {name}; nothing finished is lost. Results: {folder.root}\n")
-        sys.stdout.write(f"to go on: {command}\n")
-        sys.stdout.flush()
-        end_descendants()
-        os._exit(128 + number)
+        goodbye = [
+            f"\nstopped by {name}; nothing finished is lost. Results: {self.folder.root}",
+            f"to go on: {same_command()}",
+        ]
+        self._leave(name, 128 + number, goodbye)
 
-    previous = {number: signal.signal(number, leave) for number in (signal.SIGINT, signal.SIGTERM)}
+    def at_limit(self, engine: Engine, why: str) -> NoReturn:
+        """Leave because a limit of the study is reached; the exit code is 1."""
+        counts = totals(overview(engine)).items()
+        left = ", ".join(f"{phase} {count.total - count.done} of {count.total}" for phase, count in counts)
+        goodbye = [
+            f"\nstopped: {why}; nothing finished is lost. Results: {self.folder.root}",
+            f"left: {left} trials",
+            f"to go on: raise {why.partition('=')[0]}, then {same_command()}",
+        ]
+        self._leave(why, 1, goodbye)
+
+    def given_up(self, error: UserError) -> NoReturn:
+        """Leave because the study cannot go on; the exit code is 2."""
+        message = "error: " + " ".join(str(error).splitlines())
+        self._leave(str(error), 2, [message, f"results: {self.folder.root}"], stream=2)
+
+    def _leave(self, why: str, code: int, goodbye: list[str], stream: int = 1) -> NoReturn:
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+        try:
+            self.ledger.append("stopping", sync=True, payload=json.dumps({"reason": why}))
+            self.ledger.close()
+        except (OSError, UserError):  # full, taken over, or a signal came in the middle of another event
+            goodbye = [*goodbye, "the ledger has no event of this stop; it needs none"]
+        if self.monitor is not None:
+            self.monitor.close()
+        with contextlib.suppress(OSError):  # nobody listens; not print, which may be what was interrupted
+            os.write(stream, ("\n".join(goodbye) + "\n").encode())
+        end_descendants()
+        os._exit(code)
+
+
+@contextlib.contextmanager
+def stopping(leaving: Leaving) -> Iterator[None]:
+    """Leave at once and safely on Ctrl-C and SIGTERM."""
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        leaving.by_signal(number)
+
+    previous = {number: signal.signal(number, handle) for number in SIGNALS}
     try:
         yield
     finally:
@@ -106,15 +211,43 @@ def stopping(ledger: Ledger, folder: StudyFolder) -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def aside(call: Callable[[], T]) -> T:
+    """Call something in a thread, so that a signal is handled while it lasts.
+
+    ``ray.init`` waits for seconds in C++, where no Python handler runs ((m) 6.5 s), and in the main thread it
+    puts a handler of its own in place of ours.
+    """
+    with ThreadPoolExecutor(1, "aside") as pool:
+        return pool.submit(call).result()
+
+
+def same_command() -> str:
+    """Return the command that was given, for a shell."""
+    return shlex.join(["python", "-m", "sarx.tune", *sys.argv[1:]])
+
+
+# ---------------------------------------------------------------- the end
+
+
+def note_finished(leaving: Leaving) -> None:
+    """Record that nothing is left to run."""
+    try:
+        leaving.ledger.append(
+            "study_finished", sync=True, payload=json.dumps({"reason": "nothing left to run"})
+        )
+    except OSError as error:
+        leaving.given_up(unwritable(leaving.folder, error))
+
+
 def summarise(engine: Engine, folder: StudyFolder, seconds: float) -> int:
     """Print how the study ended and where its results are; return the exit code."""
-    done, total = progress(engine)
-    counts = ", ".join(f"{phase} {done[phase]}/{total[phase]}" for phase in done)
+    phases = totals(overview(engine)).items()
+    counts = ", ".join(f"{phase} {count.done}/{count.total}" for phase, count in phases)
     print(f"{engine.study.study}: {counts} trials decided in {clock(seconds)}")
     for claim in engine.queue():
         record = engine.record(claim)
         if record.status in (FAILED, DIVERGED):
-            what = f"{claim.arm.key} {claim.phase} {claim.index}: {reason(record.reason)}"
+            what = f"{claim.arm.key} {claim.phase} {claim.index}: {record.reason}"
             print(f"  {record.status}: {what} ({folder.trial(record.trial_id) / 'log.txt'})")
     missing = engine.incomplete
     if missing:
@@ -123,12 +256,3 @@ def summarise(engine: Engine, folder: StudyFolder, seconds: float) -> int:
     print(f"tensorboard  {folder.tensorboard}   (just tensorboard {engine.study.study})")
     print(f"next         just analyze {engine.study.study}", flush=True)
     return 1 if missing else 0
-
-
-def reason(payload: str) -> str:
-    """Return the reason out of an event's payload."""
-    try:
-        values: Mapping[str, Any] = json.loads(payload)
-    except ValueError:
-        return payload
-    return str(values.get("reason", payload))

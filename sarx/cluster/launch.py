@@ -8,13 +8,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Protocol
 
 from sarx.cluster.driver import run_study
 from sarx.cluster.resources import check_reachable
 from sarx.config.errors import UserError, nearest
 from sarx.config.schema import TrainConfig, as_dict
 from sarx.search.engine import Engine
-from sarx.search.propose import confounding
+from sarx.search.mirror import Mirror
+from sarx.search.propose import check, confounding
 from sarx.study.design import Arm
 from sarx.study.identity import training_code, trial_id
 from sarx.study.ledger import Ledger
@@ -22,7 +24,7 @@ from sarx.study.load import located
 from sarx.study.opening import open_study, opened_payload, settle_code
 from sarx.study.plan import Timing, describe_cost
 from sarx.study.power import describe_power
-from sarx.study.schema import Study
+from sarx.study.schema import COST, Study
 from sarx.study.source import Source
 from sarx.study.storage import open_folder
 from sarx.tensorboard import declare
@@ -33,18 +35,35 @@ CONFOUNDED = 0.6
 """Correlation of two parameters over the proposals above which the plan says what that means."""
 
 
+class Options(Protocol):
+    """What the command line says of a run."""
+
+    address: str | None
+    on_code_change: str | None
+    phase: str | None
+    optuna_storage: str | None
+
+
 def start(
-    study: Study, arms: list[Arm], root: Path, *, address: str | None, on_code_change: str | None
+    study: Study, arms: list[Arm], root: Path, options: Options, only_arms: frozenset[str] | None = None
 ) -> int:
-    """Open the study's ledger and run what is left; return the exit code."""
+    """Open the study's ledger and run what is left; return the exit code.
+
+    Args:
+        study: The study.
+        arms: Its arms.
+        root: Folder of the results.
+        options: The command line.
+        only_arms: Names of the arms to run now; None: all.
+    """
     from sarx.data import fingerprint
 
-    target = address or os.environ.get("RAY_ADDRESS")
+    target = options.address or os.environ.get("RAY_ADDRESS")
     if target:
         check_reachable(target)
     folder = open_folder(root, study.study)
     with Ledger(folder.ledger) as ledger:
-        code, kept = settle_code(ledger.events, training_code(), on_code_change)
+        code, kept = settle_code(ledger.events, training_code(), options.on_code_change)
 
         def identify(config: TrainConfig) -> str:
             return trial_id(
@@ -63,8 +82,17 @@ def start(
             ["arm", "level", "phase", "index", *study.search.parameters],
             time.time(),
         )
-        engine = Engine(study, arms, ledger, identify, code.digest)
-        return run_study(study, arms, engine, folder, address)
+        engine = Engine(
+            study,
+            arms,
+            ledger,
+            identify,
+            code.digest,
+            only_arms=only_arms,
+            only_phase=options.phase,
+        )
+        mirror = Mirror(options.optuna_storage, study, arms) if options.optuna_storage else None
+        return run_study(study, arms, engine, folder, options.address, mirror)
 
 
 def check_metrics(study: Study, arms: list[Arm], source: Source) -> None:
@@ -78,6 +106,11 @@ def check_metrics(study: Study, arms: list[Arm], source: Source) -> None:
     for arm in arms:
         names = score_names(describe(arm.config.data, 0))
         wanted = [("objective.metric", study.objective.metric, "val")]
+        wanted += [
+            (f"objective.also.{i}.metric", goal.metric, "val")
+            for i, goal in enumerate(study.objective.also)
+            if goal.metric != COST
+        ]
         wanted += [("report.primary", study.report.primary, "test")]
         wanted += [("report.secondary", name, "test") for name in study.report.secondary]
         for key, metric, split in wanted:
@@ -89,10 +122,29 @@ def check_metrics(study: Study, arms: list[Arm], source: Source) -> None:
                     )
 
 
+def check_samplers(study: Study, arms: list[Arm], source: Source) -> None:
+    """Refuse a sampler that cannot serve the space of an arm.
+
+    Raises:
+        UserError: At ``search.sampler``.
+    """
+    if not study.search.waits or study.search.scope == "none":
+        return
+    for arm in arms:
+        try:
+            if arm.space:
+                check(arm.space, study.search.sampler.name, batch=study.search.batch)
+        except ValueError as error:
+            with located(source):
+                raise UserError(f"arm {arm.key!r}: {error}", key="search.sampler") from None
+
+
 def describe_search(study: Study, arms: list[Arm]) -> list[str]:
     """Say how far the proposals let the effects of two parameters be told apart."""
     space = tuple(study.search.parameters.values())
-    sampler, trials = study.search.sampler.name, min(study.search.trials_per_arm, JUDGED)
+    sampler = study.search.sampler.name
+    planned = study.search.sampler.startup if study.search.waits else study.search.trials_per_arm
+    trials = min(planned, JUDGED)
     found = [
         confounding(space, own, sampler, seed=study.seed, trials=trials)
         for own in dict.fromkeys(arm.space for arm in arms)

@@ -33,7 +33,7 @@ LAST_LINES = 5
 PORTS = range(20000, 32768)
 
 
-def up(port: int = DASHBOARD_PORT) -> None:
+def up(port: int = DASHBOARD_PORT, cpus: int | None = None) -> None:
     """Start a head node with token authentication and wait until it takes jobs.
 
     Jobs and dashboard listen on loopback. Ray itself binds its internal ports to the machine's address,
@@ -41,6 +41,7 @@ def up(port: int = DASHBOARD_PORT) -> None:
 
     Args:
         port: Port of the job server and dashboard.
+        cpus: CPUs that the cluster hands out; None: those of this machine.
 
     Raises:
         UserError: If a cluster of ours runs already, the port is taken, or Ray does not come up.
@@ -57,7 +58,7 @@ def up(port: int = DASHBOARD_PORT) -> None:
     log = RECORD.parent / "cluster.log"
     deadline = time.monotonic() + WAIT_S
     attempts = 1
-    while not came_up(port, log, deadline):
+    while not came_up(port, log, deadline, cpus):
         end_recorded()
         if attempts < ATTEMPTS and time.monotonic() < deadline:
             attempts += 1
@@ -70,7 +71,7 @@ def up(port: int = DASHBOARD_PORT) -> None:
     print("next: ray job submit -- python -m sarx.tune search_spaces/ablation.yaml")
 
 
-def came_up(port: int, log: Path, deadline: float) -> bool:
+def came_up(port: int, log: Path, deadline: float, cpus: int | None = None) -> bool:
     """Start a head, record it, and return whether it takes jobs before the deadline (on the monotonic clock).
 
     Ports are chosen before Ray listens on them; where another process is quicker, the head exits at once.
@@ -78,7 +79,7 @@ def came_up(port: int, log: Path, deadline: float) -> bool:
     temporary = tempfile.mkdtemp(prefix="sarx-ray-")
     ports = dict(zip(("gcs", "client", "agent"), unused_ports(3, apart_from=port), strict=True))
     ports["dashboard"] = port
-    head = start_head(ports, temporary, log)
+    head = start_head(ports, temporary, log, cpus)
     record: dict[str, Any] = {
         "head": identity(head.pid),
         "ports": ports,
@@ -95,7 +96,9 @@ def came_up(port: int, log: Path, deadline: float) -> bool:
     return True
 
 
-def start_head(ports: dict[str, int], temporary: str, log: Path) -> subprocess.Popen[bytes]:
+def start_head(
+    ports: dict[str, int], temporary: str, log: Path, cpus: int | None = None
+) -> subprocess.Popen[bytes]:
     """Start ``ray start --head --block`` in a session of its own; make the token where there is none."""
     environment = {**os.environ, **{k: os.environ.get(k, v) for k, v in ENVIRONMENT.items()}}
     bin_folder = Path(sys.executable).parent
@@ -114,6 +117,7 @@ def start_head(ports: dict[str, int], temporary: str, log: Path) -> subprocess.P
     }
     command = [ray, "start", "--head", "--block", "--disable-usage-stats"]
     command += [f"--{name}={value}" for name, value in options.items()]
+    command += [f"--num-cpus={cpus}"] if cpus else []
     with log.open("wb") as output:
         return subprocess.Popen(
             command,
@@ -195,9 +199,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m sarx.cluster.local", description=__doc__.splitlines()[0])
     parser.add_argument("action", choices=("up", "down"))
     parser.add_argument("--port", type=int, default=DASHBOARD_PORT, help="of jobs and dashboard (up)")
+    parser.add_argument("--cpus", type=int, help="that the cluster hands out (up; default: this machine's)")
     options = parser.parse_args()
     try:
-        up(options.port) if options.action == "up" else down()
+        up(options.port, options.cpus) if options.action == "up" else down()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -2,39 +2,91 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
+from ray.tune import Callback
 from ray.tune.search import Searcher
 
+from sarx.cluster import failures
+from sarx.cluster.limits import Guard, unwritable
 from sarx.cluster.monitor import Monitor
-from sarx.cluster.trial import DIVERGED, encode_segment, failure_reason
+from sarx.cluster.trial import DIVERGED, encode_segment
+from sarx.config.errors import UserError
 from sarx.config.schema import as_dict
-from sarx.search.engine import Claim, Engine, Segment
+from sarx.search.claims import Claim, Segment
+from sarx.search.engine import Engine
+from sarx.search.mirror import Mirror
+from sarx.search.state import DIVERGED as DIVERGED_TRIAL
+from sarx.search.state import FINISHED, NEW
+from sarx.study.ledger import Event
 from sarx.study.ledger_schema import CONFIRM
 from sarx.study.storage import StudyFolder
 from sarx.tensorboard import Board
 
 
+@dataclass
+class Ending:
+    """A segment that has ended, and what Tune said of it."""
+
+    tune_id: str
+    segment: Segment
+    board: Board
+    result: dict[str, Any] | None
+    error: BaseException | str | None = None
+    since: float = field(default_factory=time.monotonic)
+
+
+def refuse(error: UserError) -> NoReturn:
+    """Raise the error."""
+    raise error
+
+
 class SegmentSearcher(Searcher):
     """Tune's searcher for one study. Every Tune trial is one segment.
 
-    Tune swallows errors raised in ``on_trial_complete``, and a study must not go on without its ledger; so
-    that method only takes note, and the outcome is recorded at the next suggestion, whose errors end the run.
+    Tune swallows errors raised in ``on_trial_complete``, wraps those in ``on_trial_result``, and tells the
+    reason of a failure after both; and a study must not go on without its ledger. So what ends a segment is
+    noted there and recorded after Tune's step (see ``Watch``), and an error of the ledger or the storage is
+    handed to ``give_up`` at once.
+
+    Args:
+        engine: The study being run.
+        folder: Its folder.
+        monitor: Prints progress.
+        guard: Its limits.
+        give_up: Called with what ended the run; does not return.
+        mirror: Where settled search trials are copied to.
     """
 
-    def __init__(self, engine: Engine, folder: StudyFolder, threads: int, monitor: Monitor) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        folder: StudyFolder,
+        monitor: Monitor,
+        guard: Guard,
+        give_up: Callable[[UserError], NoReturn] = refuse,
+        mirror: Mirror | None = None,
+    ) -> None:
         """Serve one engine."""
         super().__init__(metric=None, mode=None)  # Tune has no say in what is better
         self.engine = engine
         self.folder = folder
-        self.threads = threads
         self.monitor = monitor
+        self.guard = guard
+        self.give_up = give_up
+        self.mirror = mirror
+        self.threads = engine.study.resources.cpus_per_worker
         self.running: dict[str, tuple[Segment, Board]] = {}
-        self.ended: list[tuple[Segment, Board, dict[str, Any] | None]] = []
+        self.ended: list[Ending] = []
+        self.leftovers = Leftovers(engine, folder)
+        self.leftovers.clean()
 
     def set_search_properties(
         self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any
@@ -49,33 +101,56 @@ class SegmentSearcher(Searcher):
     def suggest(self, trial_id: str) -> Any:
         """Return the next segment as a Tune config, None while nothing can start, FINISHED at the end."""
         self.record_ended()
-        segment = self.engine.next_segment()
-        if segment is None:
-            return Searcher.FINISHED if self.engine.done else None
-        self.running[trial_id] = (segment, self._board(segment))
-        config: dict[str, Any] = encode_segment(segment, self.folder.root, self.threads)
-        return config
+        with self._storage():
+            busy = len(self.running) + len(self.ended)
+            segment = self.engine.next_segment() if self.guard.admits(busy) else None
+            if segment is None:
+                return Searcher.FINISHED if self.engine.done else None
+            self.running[trial_id] = (segment, self._board(segment))
+        minutes = self.engine.study.limits.trial_minutes
+        return encode_segment(segment, self.folder.root, self.threads, minutes)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Record an epoch that is not the last of its segment."""
+        """Record an epoch that is not the last of its segment; the worker starts no other before that."""
         segment, board = self.running[trial_id]
         values = json.loads(result["result"])
-        self.engine.epoch_done(segment, values)
-        board.scalars(values["step"], values["metrics"], time.time())
-        self.monitor.tick(self.engine)
+        with self._storage():
+            self.engine.epoch_done(segment, values)
+            board.scalars(values["step"], values["metrics"], time.time())
+            self.monitor.tick(self.engine)
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
         """Take note of how a segment ended."""
         if trial_id in self.running:
-            self.ended.append((*self.running.pop(trial_id), None if error else result))
+            self.ended.append(Ending(trial_id, *self.running.pop(trial_id), None if error else result))
 
-    def record_ended(self) -> None:
-        """Record the segments that have ended since the last call."""
-        while self.ended:
-            self._ended(*self.ended.pop(0))
-            self.monitor.tick(self.engine)
+    def explain(self, trial_id: str, error: BaseException | str | None) -> None:
+        """Add to a failed segment what Tune stored as its error."""
+        for ending in self.ended:
+            if ending.tune_id == trial_id:
+                ending.error = error
+
+    def record_ended(self, *, final: bool = False) -> None:
+        """Record the segments that have ended.
+
+        A segment whose actor is out of reach waits until the cluster knows whether its node is dead.
+
+        Args:
+            final: Record these too, as what they seem to be.
+        """
+        ended, self.ended = self.ended, []
+        with self._storage():
+            for ending in ended:
+                if not final and self._unsettled(ending):
+                    self.ended.append(ending)
+                    continue
+                self._record(ending)
+                self.leftovers.clean()
+                if self.mirror is not None:
+                    self.mirror.settle(self.engine)
+                self.monitor.tick(self.engine)
 
     def save(self, checkpoint_path: str) -> None:
         """Keep nothing: the ledger is the only state."""
@@ -83,23 +158,53 @@ class SegmentSearcher(Searcher):
     def restore(self, checkpoint_path: str) -> None:
         """Restore nothing: the ledger is the only state."""
 
-    def _ended(self, segment: Segment, board: Board, result: dict[str, Any] | None) -> None:
-        now = time.time()
+    @contextlib.contextmanager
+    def _storage(self) -> Iterator[None]:
+        """Give up where the study can no longer be recorded, naming the folder and what to do."""
+        try:
+            yield
+        except OSError as error:
+            self.give_up(unwritable(self.folder, error))
+        except UserError as error:
+            self.give_up(error)
+
+    def _log(self, segment: Segment) -> Path:
+        return self.folder.trial(segment.trial_id) / "log.txt"
+
+    def _unsettled(self, ending: Ending) -> bool:
+        return (
+            time.monotonic() - ending.since < failures.UNSURE_S
+            and ending.error is not None
+            and failures.unsettled(ending.error, self._log(ending.segment), ending.segment.attempt)
+        )
+
+    def _record(self, ending: Ending) -> None:
+        """Tell the engine first: TensorBoard and logs are no part of the record."""
+        segment, board, result = ending.segment, ending.board, ending.result
         if result is None or "result" not in result:
-            log = self.folder.trial(segment.trial_id) / "log.txt"
-            self.engine.failed(segment, failure_reason(log, segment.attempt))
-            board.ended(False, now)
+            self._record_failure(ending)
+            board.ended(False, time.time())
             return
         values = json.loads(result["result"])
+        if values["diverged"]:
+            self.engine.diverged(segment, DIVERGED, values["epoch"])
+        elif values["last"]:
+            self.engine.finished(segment, values)
+        else:
+            self.engine.rung_reached(segment, values)
+        now = time.time()
         board.scalars(values["step"], values["metrics"], now)
         for tag, png in result.get("images", []):
             board.image(tag, png, values["step"], now)
-        if values["diverged"]:
-            self.engine.diverged(segment, DIVERGED, values["epoch"])
-        else:
-            self.engine.finished(segment, values)
-        clean(self.folder, segment)
         board.ended(not values["diverged"], now)
+
+    def _record_failure(self, ending: Ending) -> None:
+        segment, log = ending.segment, self._log(ending.segment)
+        kind, reason = failures.classify(ending.error, log, segment.attempt, failures.dead_nodes())
+        self.engine.failed(segment, reason, kind)
+        failures.note(log, segment.attempt, kind, reason)
+        with contextlib.suppress(OSError):  # nobody listens, which must not end the study
+            print(f"{segment.label}: attempt {segment.attempt} failed ({kind}): {reason} ({log})", flush=True)
 
     def _board(self, segment: Segment) -> Board:
         claim = self.engine.claim_of(segment)
@@ -108,6 +213,90 @@ class SegmentSearcher(Searcher):
         values = {"arm": claim.arm.name, "level": claim.arm.level, "phase": claim.phase, "index": claim.index}
         board.hyperparameters(values | searched_values(claim, self.engine), claim.trial_id, time.time())
         return board
+
+
+class Watch(Callback):
+    """Tells a searcher after each of Tune's steps what Tune tells no searcher.
+
+    Args:
+        searcher: The searcher.
+        at_limit: Called with the limit that is reached; does not return.
+    """
+
+    def __init__(self, searcher: SegmentSearcher, at_limit: Callable[[str], NoReturn]) -> None:
+        """Watch for one searcher."""
+        self.searcher = searcher
+        self.at_limit = at_limit
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Hand on why a segment failed."""
+        self.searcher.explain(trial.trial_id, failures.stored_error(trial))
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """Record what has ended, then look at the limits."""
+        self.searcher.record_ended()
+        self.searcher.monitor.tick(self.searcher.engine)
+        if why := self.searcher.guard.reached():
+            self.at_limit(why)
+
+
+class Leftovers:
+    """Deletes the resumable checkpoints of decided trials; confirm trials keep their final weights.
+
+    A trial is decided when it has finished or diverged, or when all that claimed it have stopped it early.
+    One that failed for good keeps its checkpoints: it may be retried.
+
+    Args:
+        engine: The study being run.
+        folder: Its folder.
+    """
+
+    def __init__(self, engine: Engine, folder: StudyFolder) -> None:
+        """Start with nothing known; the first ``clean`` reads all of the ledger."""
+        self.engine = engine
+        self.folder = folder
+        self._read = 0
+        self._phase: dict[str, str] = {}
+        self._claimed: dict[str, set[tuple[Any, ...]]] = {}
+        self._stopped: dict[str, set[tuple[Any, ...]]] = {}
+
+    def clean(self) -> None:
+        """Delete what was left by the trials that were decided since the last call."""
+        events = self.engine.ledger.events
+        fresh, self._read = events[self._read :], len(events)
+        moved = dict.fromkeys(trial for event in fresh if (trial := self._note(event)))
+        for trial_id in moved:
+            if self._decided(trial_id):
+                self._delete(trial_id)
+
+    def _note(self, event: Event) -> str | None:
+        """Take in an event; return the trial if it may be decided now."""
+        kind, trial_id = event["event"], event.get("trial_id", "")
+        place = tuple(event.get(key) or 0 for key in ("arm", "level", "phase", "repeat", "index"))
+        if kind == "claimed" or (kind == "proposed" and "same_as" not in json.loads(event["payload"])):
+            self._claimed.setdefault(trial_id, set()).add(place)
+        elif kind == "stopped":
+            self._stopped.setdefault(trial_id, set()).add(place)
+        elif kind == "trial_started":
+            self._phase[trial_id] = event["phase"]
+        return trial_id if kind in ("stopped", "trial_finished", "diverged") else None
+
+    def _decided(self, trial_id: str) -> bool:
+        status = self.engine.records[trial_id].status
+        if status == NEW:
+            return self._claimed.get(trial_id, set()) <= self._stopped.get(trial_id, set())
+        return status in (FINISHED, DIVERGED_TRIAL)
+
+    def _delete(self, trial_id: str) -> None:
+        for attempt in self.folder.trial(trial_id).glob("attempt-*"):
+            try:
+                if self._phase.get(trial_id) == CONFIRM:
+                    for stale in (*attempt.glob("epoch-*"), *attempt.glob(".epoch-*")):
+                        stale.unlink(missing_ok=True)
+                elif attempt.is_dir():
+                    shutil.rmtree(attempt)
+            except OSError as error:
+                print(f"{attempt}: checkpoints that are needed no more stay there ({error})", flush=True)
 
 
 def searched_values(claim: Claim, engine: Engine) -> dict[str, Any]:
@@ -123,17 +312,6 @@ def searched_values(claim: Claim, engine: Engine) -> dict[str, Any]:
         if value is not None:
             values[parameter.key] = str(value) if parameter.kind == "choice" else value
     return values
-
-
-def clean(folder: StudyFolder, segment: Segment) -> None:
-    """Drop the resumable checkpoints of a decided trial; confirm trials keep their final weights."""
-    for attempt in range(1, segment.attempt + 1):
-        path = folder.attempt(segment.trial_id, attempt)
-        if segment.phase == CONFIRM:
-            for stale in path.glob("epoch-*"):
-                stale.unlink(missing_ok=True)
-        elif path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
 
 
 def scratch(folder: StudyFolder) -> Path:

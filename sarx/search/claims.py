@@ -45,7 +45,10 @@ class Claim:
 
 @dataclass(frozen=True)
 class Segment:
-    """A piece of work for a host: one trial from where its checkpoints end to epoch ``until``."""
+    """A piece of work for a host: one trial from where its checkpoints end to epoch ``until``.
+
+    ``start`` epochs are recorded already; checkpoints of attempts before ``since`` do not count.
+    """
 
     trial_id: str
     attempt: int
@@ -54,3 +57,5 @@ class Segment:
     label: str
     index: int
     until: int
+    start: int = 0
+    since: int = 1

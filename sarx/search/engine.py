@@ -5,48 +5,28 @@ It knows nothing of Ray or torch: a host asks for segments, runs them, and repor
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import json
-import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
-from sarx.config.compose import override
 from sarx.config.errors import UserError, nearest
-from sarx.config.schema import TrainConfig, as_dict, build
-from sarx.search.propose import propose
-from sarx.search.state import DECIDED, FINISHED, NEW, RUNNING, Record, apply, replay
+from sarx.config.schema import TrainConfig, as_dict
+from sarx.search.arm_search import ArmSearch, Seat
+from sarx.search.book import Book
+from sarx.search.choice import Choice
+from sarx.search.claims import Claim, Segment
+from sarx.search.common import CommonPoints
+from sarx.search.state import DECIDED, NEW, RUNNING, Record
 from sarx.study.design import Arm
-from sarx.study.ledger import Event, Ledger, of_kind, pack_metrics, pack_parameters, unpack_parameters
-from sarx.study.ledger_schema import CONFIRM, SEARCH
+from sarx.study.ledger import Ledger, pack_metrics
+from sarx.study.ledger_schema import CONFIRM, FINALIST, SEARCH
 from sarx.study.schema import Study
-from sarx.study.seeds import derive
-from sarx.study.space import Parameter, contains
 
-
-@dataclass(frozen=True)
-class Claim:
-    """An arm's use of a trial: its search proposal ``index``, or its confirm seed number ``index``."""
-
-    arm: Arm
-    phase: str
-    index: int
-    seed: int
-    trial_id: str
-    parameters: Mapping[str, Any]
-    config: TrainConfig
-
-
-@dataclass(frozen=True)
-class Segment:
-    """A piece of work for a host: one trial from where its checkpoints end to its last epoch."""
-
-    trial_id: str
-    attempt: int
-    phase: str
-    config: dict[str, Any]
-    label: str
-    index: int
+ORDER = {SEARCH: 0, FINALIST: 1, CONFIRM: 2}
+Key = tuple[str, int]
+"""Arm key and repeat."""
 
 
 class Engine:
@@ -58,6 +38,8 @@ class Engine:
         ledger: The open ledger; everything known is read from it and everything decided is written to it.
         identify: Gives the ``trial_id`` of a resolved config.
         code: Digest of what trains, recorded with every proposal and claim.
+        only_arms: Names of the arms that may run now; None: all.
+        only_phase: The phase that may run now, ``search`` (finalists included) or ``confirm``; None: all.
     """
 
     def __init__(
@@ -67,240 +49,267 @@ class Engine:
         ledger: Ledger,
         identify: Callable[[TrainConfig], str],
         code: str = "",
+        *,
+        only_arms: frozenset[str] | None = None,
+        only_phase: str | None = None,
     ) -> None:
         """Take up the study where the ledger left it."""
-        self.study = study
-        self.arms = arms
-        self.ledger = ledger
-        self.identify = identify
-        self.code = code
-        self.records: dict[str, Record] = replay(ledger.events, study.max_failures)
-        self.search: dict[str, list[Claim]] = {arm.key: [] for arm in arms}
-        self.confirm: dict[str, list[Claim]] = {arm.key: [] for arm in arms}
-        self.winners: dict[str, Claim | None] = {}
-        self._proposed = _latest(ledger.events, "proposed")
-        self._selected = {
-            (event["arm"], event["level"]): event for event in of_kind(ledger.events, "selected")
+        self.study, self.arms, self.ledger = study, arms, ledger
+        self.only_arms, self.only_phase = only_arms, only_phase
+        self.book = Book(study, ledger, identify, code)
+        common = CommonPoints(study, self.book.proposed)
+        self.searches: dict[Key, ArmSearch] = {
+            (arm.key, repeat): ArmSearch(self.book, arm, repeat, common, self.trials_of(arm))
+            for arm in arms
+            for repeat in range(self.repeats_of(arm))
         }
-        self._claimed = _latest(ledger.events, "claimed")
-        self._space = tuple(study.search.parameters.values())
-        self._points: dict[int, dict[str, Any]] = {}
-        self.advance()
+        self.choices: dict[Key, Choice] = {}
+        self.winners: dict[Key, Claim | None] = {}
+        self.confirm: dict[str, list[Seat]] = {arm.key: [] for arm in arms}
+        self.running = 0
+        self._seats: dict[str, list[Seat]] = {}
+        self._open_confirm = 0
+        self._ready: list[tuple[int, int, int, int, int, Seat]] = []
+        self._positions = {arm.key: position for position, arm in enumerate(arms)}
+        self._order = itertools.count()
+        for search in self.searches.values():
+            self._advance(search)
 
     # ---------------------------------------------------------------- what to do
 
     def next_segment(self) -> Segment | None:
         """Return the next segment to run, or None while nothing can start; ``done`` tells the two apart."""
-        for claim in self.queue():
-            if self.record(claim).status == NEW:
-                return self.start(claim)
+        while self._ready:
+            seat = heapq.heappop(self._ready)[-1]
+            if self._waits(seat):
+                return self._start(seat, self.book.record(seat.claim))
         return None
-
-    def queue(self) -> list[Claim]:
-        """Return all claims in the order in which they may start: search before confirm, arms interleaved."""
-        claims = [claim for claims in (*self.search.values(), *self.confirm.values()) for claim in claims]
-        return sorted(claims, key=lambda claim: (claim.phase == CONFIRM, claim.index))
 
     @property
     def done(self) -> bool:
-        """Whether nothing is left to run."""
-        return all(self.record(claim).status in DECIDED for claim in self.queue()) and len(
-            self.winners
-        ) == len(self.arms)
+        """Whether nothing that may run now is left to run."""
+        searching = any(
+            key not in self.winners and self._may_run(search.arm, SEARCH)
+            for key, search in self.searches.items()
+        )
+        return not (searching or self.running or self._open_confirm)
 
     @property
     def incomplete(self) -> list[str]:
-        """Arms without a winner, or with a search or confirm trial that failed for good."""
-        missing = []
-        for arm in self.arms:
-            claims = self.confirm[arm.key] and [*self.search[arm.key], *self.confirm[arm.key]]
-            if not claims or any(self.record(claim).status not in DECIDED - {"failed"} for claim in claims):
-                missing.append(arm.key)
-        return missing
+        """Arms without a winner, or with a search or confirm trial that failed for good or never ran."""
+        return [arm.key for arm in self.arms if not self._complete(arm)]
 
     def record(self, claim: Claim) -> Record:
         """Return the record of a claimed trial."""
-        return self.records.setdefault(claim.trial_id, Record(claim.trial_id))
+        return self.book.record(claim)
+
+    @property
+    def records(self) -> Mapping[str, Record]:
+        """All trials that the ledger knows, by identity."""
+        return self.book.records.by_id
 
     def claim_of(self, segment: Segment) -> Claim:
         """Return the first claim on a segment's trial."""
-        return next(claim for claim in self.queue() if claim.trial_id == segment.trial_id)
+        return min((seat.claim for seat in self._seats[segment.trial_id]), key=self._turn)
+
+    def queue(self) -> list[Claim]:
+        """Return all claims in the order in which they may start: by phase, then index, arms interleaved."""
+        return sorted((seat.claim for seats in self._seats.values() for seat in seats), key=self._turn)
+
+    def trials_of(self, arm: Arm) -> int:
+        """Search trials of one search of an arm: one where there is nothing to search."""
+        return self.study.search.trials_per_arm if arm.space else 1
+
+    def repeats_of(self, arm: Arm) -> int:
+        """Independent searches of an arm; one where there is nothing to search, none where others search."""
+        if self.study.search.scope == "shared" and arm.name != self.study.search.tune_on:
+            return 0
+        return self.study.search.repeats if arm.space else 1
 
     # ---------------------------------------------------------------- what came out
 
-    def start(self, claim: Claim) -> Segment:
-        """Record a new attempt at a trial and return it as a segment."""
-        attempt = self.record(claim).attempts + 1
-        epoch = self.record(claim).epoch
-        self._write("trial_started", trial_id=claim.trial_id, attempt=attempt, phase=claim.phase, epoch=epoch)
-        label = f"{claim.arm.key} {claim.phase} {claim.index}"
-        return Segment(claim.trial_id, attempt, claim.phase, as_dict(claim.config), label, claim.index)
-
     def epoch_done(self, segment: Segment, result: Mapping[str, Any]) -> None:
-        """Record an epoch that is not the last."""
+        """Record an epoch that is not the last of its segment."""
         if self._current(segment):
             self._check_objective(segment, result)
-            self._write("epoch", **_outcome(segment, result))
+            self.book.write("epoch", **_outcome(segment, result))
+
+    def rung_reached(self, segment: Segment, result: Mapping[str, Any]) -> None:
+        """Record the last epoch of a segment that ends before its trial does."""
+        self._end(segment, "rung", **_outcome(segment, result), checked=result)
 
     def finished(self, segment: Segment, result: Mapping[str, Any]) -> None:
         """Record the last epoch of a trial; from here on it never runs again."""
-        if self._current(segment):
-            self._check_objective(segment, result)
-            self._write("trial_finished", sync=True, **_outcome(segment, result))
-            self.advance()
+        self._end(segment, "trial_finished", **_outcome(segment, result), checked=result)
 
     def diverged(self, segment: Segment, reason: str, epoch: int) -> None:
         """Record a trial whose numbers became non-finite; it is a result, not an error."""
-        if self._current(segment):
-            self._write("diverged", sync=True, epoch=epoch, **_failure(segment, reason, "diverged"))
-            self.advance()
+        self._end(segment, "diverged", epoch=epoch, **_failure(segment, reason, "diverged"))
 
     def failed(self, segment: Segment, reason: str, kind: str = "crashed") -> None:
         """Record an attempt that broke; the trial is free again while the study allows retries."""
-        if self._current(segment):
-            self._write("failed", sync=True, **_failure(segment, reason, kind))
-            self.advance()
+        self._end(segment, "failed", **_failure(segment, reason, kind))
+
+    def spent(self) -> tuple[int, float]:
+        """Return the trials decided and the GPU hours used, over all starts."""
+        records = self.records.values()
+        hours = sum(record.seconds for record in records) / 3600
+        gpus = self.study.resources.gpus_per_worker * self.study.resources.num_workers
+        return sum(record.status in DECIDED for record in records), hours * gpus
+
+    def _end(
+        self, segment: Segment, event: str, checked: Mapping[str, Any] | None = None, **columns: Any
+    ) -> None:
+        if not self._current(segment):
+            return
+        if checked is not None:
+            self._check_objective(segment, checked)
+        self.book.write(event, sync=True, **columns)
+        self.running -= 1
+        self._moved(list(self._seats[segment.trial_id]))
 
     def _current(self, segment: Segment) -> bool:
         record = self.records[segment.trial_id]
         if record.attempts == segment.attempt and record.status == RUNNING:
             return True
-        self._write("dropped", trial_id=segment.trial_id, attempt=segment.attempt, phase=segment.phase)
+        self.book.write("dropped", trial_id=segment.trial_id, attempt=segment.attempt, phase=segment.phase)
         return False
 
     def _check_objective(self, segment: Segment, result: Mapping[str, Any]) -> None:
         wanted, metrics = self.study.objective.metric, result["metrics"]
-        if segment.phase == SEARCH and wanted not in metrics:
+        if segment.phase != CONFIRM and wanted not in metrics:
             known = [name for name in metrics if name.startswith("val/")]
             raise UserError(
                 f"trials have no metric {wanted!r}; {nearest(wanted, known)}", key="objective.metric"
             )
 
-    def _write(self, event: str, *, sync: bool = False, **columns: Any) -> None:
-        apply(self.records, self.ledger.append(event, sync=sync, **columns), self.study.max_failures)
+    # ---------------------------------------------------------------- from one state to the next
 
-    # ---------------------------------------------------------------- proposals, winners, seeds
-
-    def advance(self) -> None:
-        """Propose, choose winners and claim confirm trials as far as the results allow."""
-        for arm in self.arms:
-            self._propose(arm)
-            if arm.key not in self.winners and self._search_decided(arm):
-                self.winners[arm.key] = winner = self._choose(arm)
-                if winner is not None:
-                    self.confirm[arm.key] = [
-                        self._confirm(arm, winner, k) for k in range(self.study.confirm.seeds)
-                    ]
-
-    def trials_of(self, arm: Arm) -> int:
-        """Search trials of an arm: one where there is nothing to search."""
-        return self.study.search.trials_per_arm if arm.space else 1
-
-    def _propose(self, arm: Arm) -> None:
-        claims, batch = self.search[arm.key], self.study.search.batch
-        while len(claims) < self.trials_of(arm):
-            waits = self.study.search.waits
-            if waits and not all(self.record(claim).status in DECIDED for claim in claims):
-                return
-            start = len(claims)
-            fresh = [self._proposal(arm, i) for i in range(start, min(start + batch, self.trials_of(arm)))]
-            for claim, known in fresh:
-                if not known:
-                    self._claim_event("proposed", claim)
-                claims.append(claim)
-            if not all(known for _, known in fresh):
-                self.ledger.sync()
-
-    def _proposal(self, arm: Arm, index: int) -> tuple[Claim, bool]:
-        seed = derive(self.study.seed, SEARCH, index)
-        event = self._proposed.get((arm.name, arm.level, index))
-        if event is not None:
-            stored = unpack_parameters(event["parameters"])
-            if _fits(stored, arm.space, index):
-                claim = self._claim(arm, SEARCH, index, seed, stored)
-                if claim.trial_id == event["trial_id"]:
-                    return claim, True
-        own = {p.key: value for p in arm.space if (value := self._point(index).get(p.key)) is not None}
-        return self._claim(arm, SEARCH, index, seed, own), False
-
-    def _point(self, index: int) -> dict[str, Any]:
-        """Return the common proposal of all arms: what earlier starts proposed at this index stays."""
-        if index not in self._points:
-            point = propose(self._space, self.study.search.sampler.name, seed=self.study.seed, index=index)
-            for event in self._proposed.values():
-                if event["index"] == index and event["seed"] == derive(self.study.seed, SEARCH, index):
-                    stored = unpack_parameters(event["parameters"])
-                    point |= {p.key: stored[p.key] for p in self._space if contains(p, stored.get(p.key))}
-            self._points[index] = point
-        return self._points[index]
-
-    def _claim(self, arm: Arm, phase: str, index: int, seed: int, parameters: Mapping[str, Any]) -> Claim:
-        values = override(as_dict(arm.config), {**parameters, "seed": seed, "role": phase})
-        config = build(values)
-        return Claim(arm, phase, index, seed, self.identify(config), dict(parameters), config)
-
-    def _claim_event(self, event: str, claim: Claim) -> None:
-        self.ledger.append(
-            event,
-            arm=claim.arm.name,
-            level=claim.arm.level,
-            phase=claim.phase,
-            index=claim.index,
-            seed=claim.seed,
+    def _start(self, seat: Seat, record: Record) -> Segment:
+        claim = seat.claim
+        until = max(other.until for other in self._seats[claim.trial_id] if not other.settled)
+        self.book.write(
+            "trial_started",
             trial_id=claim.trial_id,
-            parameters=pack_parameters(claim.parameters),
-            payload=json.dumps({"code": self.code}),
+            attempt=record.attempts + 1,
+            phase=claim.phase,
+            epoch=record.epoch,
+            payload=json.dumps({"until": until}),
+        )
+        self.running += 1
+        if isinstance(seat.home, ArmSearch):
+            seat.home.begin(seat)
+            self._advance(seat.home)
+        return Segment(
+            trial_id=claim.trial_id,
+            attempt=record.attempts,
+            phase=claim.phase,
+            config=as_dict(claim.config),
+            label=claim.label,
+            index=claim.index,
+            until=until,
+            start=record.epoch,
+            since=record.since,
         )
 
-    def _search_decided(self, arm: Arm) -> bool:
-        claims = self.search[arm.key]
-        return len(claims) == self.trials_of(arm) and all(
-            self.record(claim).status in DECIDED for claim in claims
+    def _moved(self, seats: list[Seat]) -> None:
+        """Carry on from seats whose trial has moved."""
+        for home in self._carry(seats):
+            if isinstance(home, ArmSearch):
+                self._advance(home)
+            elif isinstance(home, Choice):
+                self._choose(home)
+
+    def _carry(self, seats: list[Seat]) -> list[object]:
+        """Judge and settle seats, and all that follows from it; return the searches and choices concerned."""
+        homes: dict[int, object] = {}
+        while seats:
+            seat = seats.pop(0)
+            homes[id(seat.home)] = seat.home
+            if isinstance(seat.home, ArmSearch):
+                seats += [other for other in seat.home.judge(seat) if other is not seat]
+            elif not seat.settled and self.book.record(seat.claim).status in DECIDED:
+                self._settle(seat)
+            if self._waits(seat) and self._may_run(seat.claim.arm, seat.claim.phase):
+                heapq.heappush(self._ready, (*self._turn(seat.claim), next(self._order), seat))
+        return list(homes.values())
+
+    def _settle(self, seat: Seat) -> None:
+        """Settle a finalist or confirm seat."""
+        seat.settled = True
+        if isinstance(seat.home, Choice):
+            seat.home.open -= 1
+        else:
+            self._open_confirm -= self._may_run(seat.claim.arm, CONFIRM)
+
+    def _turn(self, claim: Claim) -> tuple[int, int, int, int]:
+        """Return what decides when a claim comes: its phase, then its index, so that arms interleave."""
+        return ORDER[claim.phase], claim.index, claim.repeat, self._positions[claim.arm.key]
+
+    def _waits(self, seat: Seat) -> bool:
+        """Whether a seat's trial could start now."""
+        record = self.book.record(seat.claim)
+        return not seat.settled and record.status == NEW and seat.until > record.epoch
+
+    def _add(self, seats: list[Seat]) -> None:
+        """Take up new seats."""
+        for seat in seats:
+            if seat.same_as is None:
+                self._seats.setdefault(seat.claim.trial_id, []).append(seat)
+        self._carry(list(seats))
+
+    def _advance(self, search: ArmSearch) -> None:
+        """Propose as far as possible; when the search is over, choose."""
+        while seats := search.next_batch():
+            self._add(seats)
+        key = (search.arm.key, search.repeat)
+        if search.done and key not in self.choices:
+            self.choices[key] = choice = Choice(self.book, search)
+            self._add(choice.seats)
+            self._choose(choice)
+
+    def _choose(self, choice: Choice) -> None:
+        if not choice.done or choice.key in self.winners:
+            return
+        self.winners[choice.key] = winner = choice.winner()
+        if winner is None:
+            return
+        for arm in self.arms:
+            if arm.key == winner.arm.key or self._follows(arm, winner):
+                self._confirm(arm, winner)
+
+    def _follows(self, arm: Arm, winner: Claim) -> bool:
+        shared = self.study.search.scope == "shared"
+        return shared and arm.level == winner.arm.level and arm.name != winner.arm.name
+
+    def _confirm(self, arm: Arm, winner: Claim) -> None:
+        """Claim the confirm seeds that go to the winner of a search."""
+        repeats = max(1, self.repeats_of(winner.arm))
+        own = {*arm.takes} if arm.key != winner.arm.key else {*winner.parameters}
+        parameters = {key: value for key, value in winner.parameters.items() if key in own}
+        seats = []
+        for k in range(winner.repeat, self.study.confirm.seeds, repeats):
+            claim = self.book.claim(arm, CONFIRM, k, parameters, repeat=winner.repeat, proposal=winner.index)
+            self.book.claim_once(claim)
+            seats.append(Seat(claim, claim.config.training.epochs))
+        self._open_confirm += len(seats) * self._may_run(arm, CONFIRM)
+        self.confirm[arm.key] = sorted([*self.confirm[arm.key], *seats], key=lambda seat: seat.claim.index)
+        self._add(seats)
+
+    def _may_run(self, arm: Arm, phase: str) -> bool:
+        phase = SEARCH if phase == FINALIST else phase
+        return (self.only_arms is None or arm.name in self.only_arms) and self.only_phase in (None, phase)
+
+    def _complete(self, arm: Arm) -> bool:
+        searches = [self.searches[arm.key, r] for r in range(self.repeats_of(arm))]
+        seats = [*self.confirm[arm.key], *(seat for search in searches for seat in search.seats)]
+        if len(self.confirm[arm.key]) < self.study.confirm.seeds:
+            return False
+        return all(
+            seat.settled and self.book.record(seat.claim).status != "failed"
+            for seat in seats
+            if seat.same_as is None
         )
-
-    def _choose(self, arm: Arm) -> Claim | None:
-        """Return the best finished trial, ties to the earlier proposal; None if none finished."""
-        metric, sign = self.study.objective.metric, 1 if self.study.objective.mode == "max" else -1
-        best: Claim | None = None
-        best_value = -math.inf
-        for claim in self.search[arm.key]:
-            record = self.record(claim)
-            value = sign * record.metrics.get(metric, math.nan) if record.status == FINISHED else math.nan
-            if value > best_value:
-                best, best_value = claim, value
-        if best is None:
-            return None
-        event = self._selected.get((arm.name, arm.level))
-        if event is None or event["trial_id"] != best.trial_id or event["index"] != best.index:
-            self.ledger.append(
-                "selected",
-                sync=True,
-                arm=arm.name,
-                level=arm.level,
-                phase=SEARCH,
-                index=best.index,
-                trial_id=best.trial_id,
-                parameters=pack_parameters(best.parameters),
-                metrics=pack_metrics({metric: sign * best_value}),
-            )
-        return best
-
-    def _confirm(self, arm: Arm, winner: Claim, k: int) -> Claim:
-        claim = self._claim(arm, CONFIRM, k, derive(self.study.seed, CONFIRM, k), winner.parameters)
-        event = self._claimed.get((arm.name, arm.level, k))
-        if event is None or event["trial_id"] != claim.trial_id:
-            self._claim_event("claimed", claim)
-        return claim
-
-
-def _latest(events: list[Event], kind: str) -> dict[tuple[str, str, int], Event]:
-    return {(event["arm"], event["level"], event["index"]): event for event in of_kind(events, kind)}
-
-
-def _fits(parameters: Mapping[str, Any], space: tuple[Parameter, ...], index: int) -> bool:
-    if index == 0 or not space:
-        return not parameters
-    return set(parameters) == {p.key for p in space} and all(contains(p, parameters[p.key]) for p in space)
 
 
 def _outcome(segment: Segment, result: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,45 +3,38 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from sarx.config.compose import compose, override, parse_overrides
+from sarx.config.compose import compose, parse_overrides
 from sarx.config.errors import UserError, nearest
-from sarx.config.schema import EXCLUSIVE, GROUPS, TrainConfig, as_dict, build, dotted_keys
+from sarx.config.schema import EXCLUSIVE, GROUPS, TrainConfig, as_dict, dotted_keys
 from sarx.config.schema.acting import inert_options, warnings_of
-from sarx.study.identity import canonical
+from sarx.study.arm import Arm as Arm
+from sarx.study.components import arm_place, keep_cells
+from sarx.study.design_checks import check_arms, check_combinations, check_keys_of_arms
 from sarx.study.load import located
 from sarx.study.schema import Study
+from sarx.study.search_checks import check_overrides, share
 from sarx.study.source import Source
 from sarx.study.space import Parameter
 
-MAX_ARMS = 1000
-MAX_COMBINATIONS = 4096
-
 
 @dataclass(frozen=True)
-class Arm:
-    """One row of the ablation table: what is fixed, and what remains to be searched."""
+class Level:
+    """One combination of factor levels; ``name`` is empty without factors."""
 
     name: str
-    level: str
-    overrides: dict[str, Any]
-    config: TrainConfig
-    space: tuple[Parameter, ...]
-    warnings: tuple[str, ...]
-
-    @property
-    def key(self) -> str:
-        """Name of the arm with its factor levels, unique in the study."""
-        return f"{self.level}/{self.name}" if self.level else self.name
+    factors: dict[str, Any]
 
 
 def make_arms(study: Study, source: Source) -> list[Arm]:
     """Compose every arm at every level and give each its search space.
+
+    A design's cells that cannot be, or that equal another, are left out: ``study.ablation.arms`` then holds
+    what remains, and ``study.ablation.excluded`` the reasons. ``study.search.tune_on`` is resolved.
 
     Raises:
         UserError: With the position, for overrides that do not compose, parameters that no arm has, arms that
@@ -50,19 +43,32 @@ def make_arms(study: Study, source: Source) -> list[Arm]:
     base = read_base(study, source)
     with located(source):
         check_keys_of_arms(study)
-    with composing(study, source, base, {}, None):
+    with composing(study, source, base, Level("", {}), None):
         compose(base)
-    arms = []
-    for levels in itertools.product(*study.ablation.factors.values()):
-        factors = dict(zip(study.ablation.factors, levels, strict=True))
-        level = ",".join(f"{key}={value}" for key, value in factors.items())
-        for name, overrides in study.ablation.arms.items():
-            arms.append(make_arm(study, source, base, factors, level, name, overrides))
+    levels = factor_levels(study)
     with located(source):
+        made = keep_cells(
+            study, lambda name: [make_arm(study, source, base, level, name) for level in levels]
+        )
+        arms = [made[name][i] for i in range(len(levels)) for name in study.ablation.arms]
         check_arms(study, arms)
         for arm in arms:
             check_combinations(arm)
+        arms = share(study, arms)
+        check_overrides(study, arms)
     return arms
+
+
+def factor_levels(study: Study) -> list[Level]:
+    """Return every combination of factor levels."""
+    factors = study.ablation.factors
+    return [
+        Level(
+            ",".join(f"{key}={value}" for key, value in zip(factors, levels, strict=True)),
+            dict(zip(factors, levels, strict=True)),
+        )
+        for levels in itertools.product(*factors.values())
+    ]
 
 
 def read_base(study: Study, source: Source) -> dict[str, Any]:
@@ -79,50 +85,25 @@ def read_base(study: Study, source: Source) -> dict[str, Any]:
     return base
 
 
-def check_keys_of_arms(study: Study) -> None:
-    """Refuse more arms than a table can hold, keys that an arm may not set, and two spellings searched."""
-    arms, factors = study.ablation.arms, study.ablation.factors
-    if (count := len(arms) * math.prod(map(len, factors.values()))) > MAX_ARMS:
-        raise UserError(f"{count} arms are more than a study may have ({MAX_ARMS})", key="ablation.factors")
-    for place, keys in {"factors": factors, **{f"arms.{name}": arms[name] for name in arms}}.items():
-        for key in ("seed", "role"):
-            if key in keys:
-                raise UserError(
-                    "seeds and roles are the study's; write 'seed: 1' at the top to draw other seeds",
-                    key=f"ablation.{place}.{key}",
-                )
-    for first, second in EXCLUSIVE:
-        if {first, second} <= {*study.search.parameters}:
-            raise UserError(f"is the same quantity as {first}; remove one", key=f"search.parameters.{second}")
-
-
-def make_arm(
-    study: Study,
-    source: Source,
-    base: Mapping[str, Any],
-    factors: Mapping[str, Any],
-    level: str,
-    name: str,
-    overrides: Mapping[str, Any],
-) -> Arm:
+def make_arm(study: Study, source: Source, base: Mapping[str, Any], level: Level, name: str) -> Arm:
     """Compose one arm: base, then factor levels, then its own overrides."""
-    replaced = {key for key in (*factors, *overrides) if key in GROUPS}
+    own = {**level.factors, **study.ablation.arms[name]}
+    replaced = {key for key in own if key in GROUPS}
     inherited = {key for key in base if key not in GROUPS and key.partition(".")[0] in replaced}
-    own = {**factors, **overrides}
     spelt = {other for pair in EXCLUSIVE for other in pair if set(pair) & set(own) and other not in own}
     pairs = {**{key: value for key, value in base.items() if key not in spelt}, **own}
-    optional = frozenset(key for key in inherited if key not in factors and key not in overrides)
-    with composing(study, source, base, factors, name):
-        config = compose(pairs, optional=optional)
-    fixed = {*factors, *overrides}
-    space = arm_space(study, config, fixed)
-    warnings = warnings_of(config, list(overrides), frozenset(parameter.key for parameter in space))
-    return Arm(name, level, {**factors, **overrides}, config, space, warnings)
+    with composing(study, source, base, level, name):
+        config = compose(pairs, optional=frozenset(inherited - own.keys()))
+    space = arm_space(study, config, set(own))
+    warnings = warnings_of(
+        config, list(study.ablation.arms[name]), frozenset(parameter.key for parameter in space)
+    )
+    return Arm(name, level.name, own, config, space, warnings, study.ablation.cells.get(name, {}))
 
 
 @contextmanager
 def composing(
-    study: Study, source: Source, base: Mapping[str, Any], factors: Mapping[str, Any], arm: str | None
+    study: Study, source: Source, base: Mapping[str, Any], level: Level, arm: str | None
 ) -> Iterator[None]:
     """Give an error of composition the place in the study file that caused it."""
     try:
@@ -130,14 +111,16 @@ def composing(
     except UserError as error:
         key = error.key or ""
         if arm is not None and key in study.ablation.arms[arm]:
-            place = f"ablation.arms.{arm}.{key}"
-        elif key in factors:
-            place = f"ablation.factors.{key}.{study.ablation.factors[key].index(factors[key])}"
+            place = arm_place(study.ablation, arm, key)
+        elif key in level.factors:
+            place = f"ablation.factors.{key}.{study.ablation.factors[key].index(level.factors[key])}"
         elif key in base:
             place = f"base.{list(base).index(key)}"
         else:
-            place = f"ablation.arms.{arm}" if arm is not None else "base"
+            place = arm_place(study.ablation, arm) if arm is not None else "base"
         text = error.message if place.endswith(key) else f"{key}: {error.message}"
+        if arm in study.ablation.cells and level.name:
+            text += f" (at {level.name})"
         with located(source):
             raise UserError(text, key=place) from None
 
@@ -158,81 +141,6 @@ def arm_space(study: Study, config: TrainConfig, fixed: set[str]) -> tuple[Param
         for key, parameter in study.search.parameters.items()
         if key in searched and key in present and key not in inert
     )
-
-
-def check_combinations(arm: Arm) -> None:
-    """Refuse a search space with proposals that cannot be built, before the first of them is trained.
-
-    Tried are all combinations of choices and of the bounds of whole numbers; of pairs only, where all
-    together are more than ``MAX_COMBINATIONS``.
-
-    Raises:
-        UserError: Naming the combination and the reason.
-    """
-    values = {p.key: p.choices or (int(p.low), int(p.high)) for p in arm.space if p.kind in ("choice", "int")}
-    everything = math.prod(len(options) for options in values.values()) <= MAX_COMBINATIONS
-    plain = as_dict(arm.config)
-    for keys in [tuple(values)] if everything else itertools.combinations(values, 2):
-        for point in itertools.product(*(values[key] for key in keys)):
-            try:
-                build(override(plain, dict(zip(keys, point, strict=True))))
-            except UserError as error:
-                chosen = ", ".join(f"{key} = {value}" for key, value in zip(keys, point, strict=True))
-                culprit = error.key if error.key in values else keys[0]
-                raise UserError(
-                    f"arm {arm.key!r} cannot be built with {chosen}: {error.key}: {error.message}",
-                    key=f"search.parameters.{culprit}",
-                ) from None
-
-
-def check_arms(study: Study, arms: list[Arm]) -> None:
-    """Refuse parameters without an arm, equal arms, and arms with nothing to tune while others tune."""
-    for key in study.search.parameters:
-        if study.search.scope != "none" and not any(key == p.key for arm in arms for p in arm.space):
-            raise UserError(
-                "no arm has this option free and able to act; remove it, or add an arm that has it",
-                key=f"search.parameters.{key}",
-            )
-    seen: dict[str, Arm] = {}
-    for arm in arms:
-        same = repr((canonical(arm.config), arm.space))
-        if same in seen:
-            raise UserError(
-                f"arms {seen[same].key!r} and {arm.key!r} are equal (same options, same search space); "
-                "remove one",
-                key=f"ablation.arms.{arm.name}",
-            )
-        seen[same] = arm
-    check_equal_terms(arms)
-    idle = [arm for arm in arms if not arm.space]
-    if idle and len(idle) < len(arms):
-        raise UserError(
-            f"arm {idle[0].key!r} has nothing to tune while others tune, which would favour them; "
-            "add a parameter that every arm shares (such as optim.lr), or write 'search: none'",
-            key=f"ablation.arms.{idle[0].name}",
-        )
-
-
-EQUAL_TERMS = ("training.steps", "training.eval_every", "training.device")
-"""What all arms of a level must share besides the data, or the comparison is not between the arms."""
-
-
-def check_equal_terms(arms: list[Arm]) -> None:
-    """Refuse arms of one level that differ in data, training length or device (protocol 1, 2 and 4)."""
-    first: dict[str, Arm] = {}
-    for arm in arms:
-        mine, other = as_dict(arm.config), first.setdefault(arm.level, arm)
-        theirs = as_dict(other.config)
-        keys = [*EQUAL_TERMS, *(f"data.{name}" for name in {**mine["data"], **theirs["data"]})]
-        for key in keys:
-            group, name = key.split(".")
-            values = [values[group].get(name) for values in (mine, theirs)]
-            if values[0] != values[1]:
-                raise UserError(
-                    f"{values[0]} here, {values[1]} in arm {other.name!r}: arms are compared on equal terms; "
-                    "set it in base, or make it a factor",
-                    key=f"ablation.arms.{arm.name}.{'data' if name == 'name' else key}",
-                )
 
 
 def check_devices(study: Study, arms: list[Arm], source: Source) -> None:
@@ -266,9 +174,19 @@ def backbone_place(arm: Arm, source: Source, name: str) -> str:
     key = "model.backbone"
     if name != arm.config.model.backbone:
         return f"search.parameters.{key}.choices"
-    if key in source.values["ablation"]["arms"][arm.name]:
+    ablation = source.values["ablation"]
+    for component, level in arm.levels_of.items():
+        if key in ablation["components"][component].get(level, {}):
+            return f"ablation.components.{component}.{level}.{key}"
+    if not arm.levels_of and key in ablation["arms"][arm.name]:
         return f"ablation.arms.{arm.name}.{key}"
     if key in arm.overrides:
         return f"ablation.factors.{key}"
     chosen = [i for i, text in enumerate(source.values["base"]) if text.partition("=")[0].strip() == key]
-    return f"base.{chosen[0]}" if chosen else f"ablation.arms.{arm.name}"
+    return (
+        f"base.{chosen[0]}"
+        if chosen
+        else "ablation.components"
+        if arm.levels_of
+        else f"ablation.arms.{arm.name}"
+    )

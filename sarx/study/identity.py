@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import sarx
+from sarx.config import plugins
 from sarx.config.schema import TrainConfig
 
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -23,7 +24,8 @@ TRAINING_CODE = tuple(f"{part}/*.py" for part in ("training", "models", "regular
 TRAINING_CODE += ("study/seeds.py",)
 ARITHMETIC = ("torch", "timm", "numpy")
 """Packages whose major.minor the numbers of a trial depend on."""
-WITHOUT_EFFECT = frozenset({"training/timing.py", "training/preview.py", "models/backbone_names.py"})
+WITHOUT_EFFECT = frozenset(f"training/{name}.py" for name in ("timing", "smoke", "single", "preview"))
+WITHOUT_EFFECT |= {"models/backbone_names.py"}
 """Files there that change no number of a trial."""
 
 
@@ -71,9 +73,13 @@ def canonical(config: TrainConfig) -> dict[str, Any]:
     return record
 
 
-@cache
 def training_code() -> Code:
-    """Digest the statements of the sources that train, and the versions of what they run on."""
+    """Digest the statements of the sources that train, plug-ins included, and the versions they run on."""
+    return _training_code(plugins.loaded())
+
+
+@cache
+def _training_code(extra: tuple[str, ...]) -> Code:
     files = {
         path.relative_to(PACKAGE).as_posix(): source_digest(path.read_text(encoding="utf-8"))
         for pattern in TRAINING_CODE
@@ -82,13 +88,24 @@ def training_code() -> Code:
     }
     versions = {"sarx": sarx.__version__} | {name: package_version(name) for name in ARITHMETIC}
     files |= {f"version of {name}": ".".join(full.split(".")[:2]) for name, full in versions.items()}
-    return Code(hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()[:16], files)
+    files |= {f"plugin/{name}": plugin_digest(name) for name in extra}
+    return Code(_digest(files), files)
+
+
+def plugin_digest(name: str) -> str:
+    """Digest the statements of all sources that a loaded plug-in is made of."""
+    return _digest({path: source_digest(text) for path, text in plugins.sources(name).items()})
+
+
+def _digest(record: Mapping[str, str]) -> str:
+    return hashlib.sha256(json.dumps(dict(record), sort_keys=True).encode()).hexdigest()[:16]
 
 
 def part_digest(part: str) -> str:
     """Digest the sources of one part, such as ``data``."""
-    own = {path: digest for path, digest in training_code().files.items() if path.startswith(f"{part}/")}
-    return hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()[:16]
+    return _digest(
+        {path: digest for path, digest in training_code().files.items() if path.startswith(f"{part}/")}
+    )
 
 
 def source_digest(text: str) -> str:

@@ -1,132 +1,142 @@
-"""The append-only event log of a study: the only source of truth, written by the driver alone."""
+"""The append-only event log of a study: the only source of truth, written by the driver alone.
+
+``ledger_schema`` has the format, ``ledger_files`` says which files there are and which events count, ``lock``
+who may write.
+"""
 
 from __future__ import annotations
 
-import fcntl
-import json
-import math
 import os
-import socket
 import time
-import zlib
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TextIO
+from typing import Any
 
-from sarx.config.errors import UserError
+from sarx.study.compaction import merge_files, set_empty_aside
+from sarx.study.ledger_files import FILE, events_file, find_files, read_events, read_folder
+from sarx.study.ledger_lines import (
+    Event,
+    decode,
+    encode,
+    of_kind,
+    pack_metrics,
+    pack_parameters,
+    unpack_metrics,
+    unpack_parameters,
+)
 from sarx.study.ledger_schema import COLUMNS, SCHEMA_VERSION
+from sarx.study.lock import Holder, Lock, holder, take_lock
 
-Event = dict[str, Any]
-FILE = "events.ndjson"
+__all__ = [
+    "FILE",
+    "Event",
+    "Holder",
+    "Ledger",
+    "Lock",
+    "decode",
+    "encode",
+    "holder",
+    "of_kind",
+    "pack_metrics",
+    "pack_parameters",
+    "read_events",
+    "take_lock",
+    "unpack_metrics",
+    "unpack_parameters",
+]
 
-
-def encode(event: Mapping[str, Any]) -> str:
-    """Return one ledger line, checksum included, newline included."""
-    plain = {key: event[key] for key in COLUMNS if event.get(key) is not None and key != "crc"}
-    text = json.dumps(plain, separators=(",", ":"), allow_nan=False)
-    crc = f"{zlib.crc32(text.encode()):08x}"
-    return f'{text[:-1]},"crc":"{crc}"}}\n'
-
-
-def decode(line: str) -> Event:
-    """Return the event of one line.
-
-    Raises:
-        ValueError: If the line is not JSON or its checksum does not match.
-    """
-    head, separator, _ = line.rpartition(',"crc":')
-    event = json.loads(line)
-    if not separator or not isinstance(event, dict):
-        raise ValueError("no checksum")
-    if f"{zlib.crc32((head + '}').encode()):08x}" != event.get("crc"):
-        raise ValueError("checksum mismatch")
-    return event
-
-
-def pack_metrics(metrics: Mapping[str, float]) -> list[dict[str, Any]]:
-    """Return metrics as the ledger stores them: a list, non-finite values as text."""
-    packed = []
-    for name, value in metrics.items():
-        if math.isfinite(value):
-            packed.append({"name": name, "value": float(value)})
-        else:
-            packed.append({"name": name, "nonfinite": str(float(value))})
-    return packed
-
-
-def unpack_metrics(packed: list[dict[str, Any]]) -> dict[str, float]:
-    """Return metrics by name."""
-    return {
-        item["name"]: float(item["nonfinite"] if "nonfinite" in item else item["value"]) for item in packed
-    }
-
-
-def pack_parameters(parameters: Mapping[str, Any]) -> list[dict[str, str]]:
-    """Return parameters as the ledger stores them: values as JSON."""
-    return [{"name": name, "value": json.dumps(value)} for name, value in parameters.items()]
-
-
-def unpack_parameters(packed: list[dict[str, str]]) -> dict[str, Any]:
-    """Return parameters by dotted key."""
-    return {item["name"]: json.loads(item["value"]) for item in packed}
+MAX_CLOSED = 16
+"""More closed files than this are compacted when a ledger is opened."""
 
 
 class Ledger:
-    """An open ledger: holds the study's lock, appends events, keeps those that were there.
+    """An open ledger: holds the study, appends events to a file of its own, keeps those that were there.
 
-    Opening locks the folder, sets a torn last line aside, and reads all events. Other processes may read the
-    file at any time.
+    Opening takes the lock, reads all events, then creates the file. What earlier starts wrote is never
+    changed; what was read stays true, whatever a driver does that was replaced without noticing. Other
+    processes may read at any time.
+
+    Attributes:
+        path: the file that this start writes.
+        fence: the number of this start.
+        events: all events that count, those written since included; the position of each is its seq.
 
     Raises:
-        UserError: If another driver holds the study, or a line in the middle is damaged.
+        UserError: If another driver holds the study, a line is damaged, or events are missing.
     """
 
-    def __init__(self, folder: Path) -> None:
-        """Lock and read the ledger in ``folder``."""
-        self.path = folder / FILE
-        self._lock = take_lock(folder / "lock")
-        try:
-            self.events: list[Event] = read_events(self.path, mend=True)
-        except UserError:
-            self._lock.close()
-            raise
-        self._seq = self.events[-1]["seq"] + 1 if self.events else 0
-        self._file = self.path.open("ab", buffering=0)
+    def __init__(self, folder: Path, *, lock_kind: str | None = None) -> None:
+        """Lock and read the ledger in ``folder``; ``lock_kind`` is flock or lease, None for what fits."""
+        self._lock = take_lock(folder, lock_kind)
+        self.fence = self._lock.fence
+        self.path = events_file(folder, self.fence)
+        self._file = -1
         self._broken = False
+        try:
+            contents = read_folder(folder)
+            for torn in contents.torn:
+                print(f"{torn}: this line was cut short; it does not count and stays as it is", flush=True)
+            self.events: list[Event] = contents.events
+            self._file = self._lock.claim()
+            set_empty_aside(folder, self.fence)
+            self._compact(folder)
+        except BaseException:
+            self._release()
+            raise
 
     def append(self, event: str, *, sync: bool = False, **columns: Any) -> Event:
-        """Write one event; with ``sync`` it is on disk before this returns."""
+        """Write one event and return it; with ``sync`` it is on disk before this returns.
+
+        Raises:
+            UserError: If another driver has taken over the study.
+            OSError: If it cannot be written, or an earlier one could not; what was written before is intact.
+            ValueError: If a number is not finite; nothing was written and the ledger can be used.
+        """
         unknown = set(columns) - set(COLUMNS)
         assert not unknown, f"not ledger columns: {unknown}"
+        if self._broken:
+            raise OSError("the ledger could not be written before; what came after is not recorded")
+        self._lock.check()
         record: Event = {
             "v": SCHEMA_VERSION,
-            "seq": self._seq,
+            "seq": len(self.events),
             "time": time.time(),
+            "fence": self.fence,
             "event": event,
             **columns,
         }
-        if self._broken:
-            raise OSError("the ledger could not be written before; what came after is not recorded")
+        line = encode(record).encode()
         self._broken = True  # until the whole line is out
-        self._file.write(encode(record).encode())
+        written = os.write(self._file, line)
+        if written != len(line):
+            raise OSError(
+                f"{self.path}: only {written} of {len(line)} bytes could be written; is the disk full?"
+            )
         self._broken = False
-        self._seq += 1
         self.events.append(record)
         if sync:
             self.sync()
         return record
 
     def sync(self) -> None:
-        """Force everything written so far to disk."""
-        os.fsync(self._file.fileno())
+        """Force everything written so far to disk.
+
+        Raises:
+            OSError: If that fails; nothing can be appended any more, since what is on disk is unknown.
+        """
+        try:
+            os.fsync(self._file)
+        except OSError:
+            self._broken = True
+            raise
 
     def close(self) -> None:
-        """Flush to disk and release the lock."""
-        if not self._file.closed:
-            os.fsync(self._file.fileno())
-            self._file.close()
-        self._lock.close()
+        """Flush to disk and release the lock; more than once is fine."""
+        try:
+            if self._file >= 0:
+                self.sync()
+        finally:
+            self._release()
 
     def __enter__(self) -> Ledger:
         """Return the open ledger."""
@@ -138,74 +148,18 @@ class Ledger:
         """Close it."""
         self.close()
 
+    def _release(self) -> None:
+        """Close the file, if it is open, and let others have the study."""
+        if self._file >= 0:
+            os.close(self._file)
+        self._file = -1
+        self._lock.close()
 
-def take_lock(path: Path) -> TextIO:
-    """Lock a study for this process; the lock ends with the process, however it ends.
-
-    Raises:
-        UserError: Naming the process that holds it.
-    """
-    handle = path.open("a+", encoding="utf-8")
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        handle.seek(0)
-        holder = handle.read().strip() or "another process"
-        handle.close()
-        raise UserError(
-            f"this study is already running ({holder}); wait for it, stop it, or give another --storage",
-            where=str(path.parent.parent),
-        ) from None
-    handle.truncate(0)
-    handle.write(f"pid {os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M:%S')}")
-    handle.flush()
-    return handle
-
-
-def read_events(path: Path, *, mend: bool = False) -> list[Event]:
-    """Read all events of a ledger file.
-
-    Args:
-        path: The file; a missing one has no events.
-        mend: Copy a torn last line aside and cut it off (the lock's holder alone may do so); without it such
-            a line is left out of what is returned.
-
-    Raises:
-        UserError: If any line but the last is damaged; nothing is rewritten then.
-    """
-    if not path.exists():
-        return []
-    raw = path.read_bytes()
-    events = []
-    position = 0
-    for number, line in enumerate(raw.splitlines(keepends=True), start=1):
+    def _compact(self, folder: Path) -> None:
+        """Merge the closed files if there are many; if it cannot be done, they are read as they are."""
+        if sum(file.fence < self.fence for file in find_files(folder)) <= MAX_CLOSED:
+            return
         try:
-            if not line.endswith(b"\n"):
-                raise ValueError("torn")
-            events.append(decode(line.decode("utf-8")))
-        except ValueError as error:
-            if position + len(line) < len(raw):
-                raise UserError(
-                    f"the ledger is damaged here ({error}); nothing was changed. Restore the file "
-                    "from a copy, or move this line aside if you know what it lost",
-                    where=f"{path}:{number}",
-                ) from None
-            if mend:
-                path.with_name(f"torn-{int(time.time())}-{os.getpid()}.txt").write_bytes(line)
-                with path.open("r+b") as handle:
-                    handle.truncate(position)
-                print(f"{path}:{number}: the last line was torn; it is kept beside the ledger", flush=True)
-            break
-        if events[-1]["v"] > SCHEMA_VERSION:
-            version = events[-1]["v"]
-            raise UserError(
-                f"was written by a newer sarx (version {version}; this one reads {SCHEMA_VERSION})",
-                where=f"{path}:{number}",
-            )
-        position += len(line)
-    return events
-
-
-def of_kind(events: list[Event], *kinds: str) -> Iterator[Event]:
-    """Yield the events of some kinds, in order."""
-    return (event for event in events if event["event"] in kinds)
+            merge_files(folder, self.fence, self._lock)
+        except OSError as error:
+            print(f"{folder}: its files could not be merged ({error}); all stay as they are", flush=True)

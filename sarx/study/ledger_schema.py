@@ -66,14 +66,17 @@ OPENED_KEYS = {
     "study": "name of the study",
     "question": "the comment that opens the YAML",
     "file": "the YAML as text",
-    "objective": "{metric, mode}",
+    "objective": "{metric, mode, also: [{metric, mode}]}; also is absent without further goals",
     "report": "{primary, smallest_effect, secondary}",
     "reference": "name of the reference arm",
-    "arms": "list of {arm, level, parameters: [searched], overrides: {key: value}, warnings: [text]}",
+    "arms": "list of {arm, level, parameters: [searched], overrides: {key: value}, warnings: [text], "
+    "components: {component: level} if a design made it, takes: [options taken from tune_on]}",
     "trials_per_arm": "search trials per arm",
     "seeds": "number of confirm seeds",
     "confirm_seeds": "list of int: the seed of each confirm index",
-    "plan": "{seed, sampler, space: {key: range}, base, cpus_per_worker}: what else decides the numbers",
+    "plan": "{seed, sampler, space: {key: range}, base, cpus_per_worker}: what else decides the numbers; "
+    "where they differ from the plain search also design, startup, batch, scheduler {name, ...}, "
+    "finalists {top, seeds}, repeats, scope, tune_on, overrides {key: value}, reproducible",
     "scores": "what the mean score averages over, for the caption",
     "steps": "training steps of one trial",
     "selection": "name of the split that search sees",
@@ -81,6 +84,8 @@ OPENED_KEYS = {
     "code": "{digest, files: {path: digest}}",
     "versions": "{package: version}",
     "command": "the command line",
+    "provenance": "{git: {commit, dirty, diff_sha256, diff: file in the study, reason}, host, "
+    "devices: {cpu, cpus, memory_gib, gpus}, os, python, started, command}; null: unknown, see reason",
 }
 
 CONFIRM, FINALIST, SEARCH = "confirm", "finalist", "search"

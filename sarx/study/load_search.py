@@ -10,12 +10,22 @@ from sarx.config.errors import UserError, nearest
 from sarx.config.schema import GROUPS, owner_of
 from sarx.config.schema.options import field_types
 from sarx.study.reading import check_keys, names_of, read_options
-from sarx.study.search_options import Finalists, Sampler, Scheduler, Search
+from sarx.study.search_options import COMMON, SAMPLERS, Finalists, Sampler, Scheduler, Search
 from sarx.study.space import KEYS, Parameter, read_parameter
 
 FIXED = frozenset(
     ("model.decoder", "training.steps", "training.eval_every", "training.device", "training.images_logged")
 )
+HALVING = ("min_fraction", "reduction_factor")
+ACTING: dict[str, dict[str, tuple[str, ...]]] = {
+    "sampler": {name: ("startup",) for name in SAMPLERS if name not in COMMON},
+    "scheduler": {
+        "successive_halving": HALVING,
+        "asha": HALVING,
+        "median": ("min_fraction", "min_trials"),
+    },
+}
+"""Options that act, by part and by the name chosen there."""
 T = TypeVar("T")
 
 
@@ -33,14 +43,15 @@ def read_search(values: Mapping[str, Any]) -> Search:
     if part.get("scope", "per_arm") != "none" and not raw:
         raise UserError("nothing to search; name parameters, or write 'search: none'", key="search")
     parameters = {str(key): read_entry(str(key), entry) for key, entry in raw.items()}
-    if part.get("sampler") in ("grid", {"name": "grid"}) and "trials_per_arm" in part:
+    sampler = read_named(Sampler, part, "sampler")
+    if sampler.name == "grid" and "trials_per_arm" in part:
         raise UserError("a grid has as many trials as it has cells; remove this", key="search.trials_per_arm")
     return read_options(
         Search,
         part,
         "search",
         parameters=parameters,
-        sampler=read_named(Sampler, part, "sampler"),
+        sampler=sampler,
         scheduler=read_named(Scheduler, part, "scheduler"),
         finalists=read_part(Finalists, part.get("finalists", {}), "search.finalists"),
         overrides=read_overrides(part.get("overrides", {})),
@@ -50,7 +61,12 @@ def read_search(values: Mapping[str, Any]) -> Search:
 def read_named(owner: type[T], part: Mapping[str, Any], name: str) -> T:
     """Read a part that is a name, or a mapping with a name and options."""
     value = part.get(name, {})
-    return read_part(owner, {"name": value} if isinstance(value, str) else value, f"search.{name}")
+    found = read_part(owner, {"name": value} if isinstance(value, str) else value, f"search.{name}")
+    chosen = str(getattr(found, "name", ""))
+    for key in value if isinstance(value, Mapping) else ():
+        if key != "name" and key not in ACTING[name].get(chosen, ()):
+            raise UserError(f"{chosen} has no such option; remove it", key=f"search.{name}.{key}")
+    return found
 
 
 def read_part(owner: type[T], value: Any, at: str) -> T:

@@ -3,35 +3,39 @@
 from __future__ import annotations
 
 import json
-import platform
 import shlex
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from sarx.config.errors import UserError
 from sarx.study.design import Arm
-from sarx.study.identity import Code, changed_files, package_version
+from sarx.study.identity import PACKAGE, Code, changed_files
 from sarx.study.ledger import Event, Ledger, of_kind
 from sarx.study.ledger_schema import CONFIRM
+from sarx.study.provenance import provenance, versions
 from sarx.study.schema import Study
+from sarx.study.search_options import Search
 from sarx.study.seeds import derive
 from sarx.study.space import describe
-
-PACKAGES = ("torch", "torchvision", "timm", "ray", "optuna", "hydra-core", "numpy", "scikit-learn", "polars")
 
 
 def opened_payload(
     study: Study, arms: list[Arm], code: Code, kept: list[str], scores: str = ""
 ) -> dict[str, Any]:
-    """Return what ``study_opened`` records; the keys are OPENED_KEYS of the ledger's schema."""
+    """Return what ``study_opened`` records but its provenance; see OPENED_KEYS of the ledger's schema."""
     return {
         "study": study.study,
         "question": study.question,
         "file": study.file,
-        "objective": {"metric": study.objective.metric, "mode": study.objective.mode},
+        "objective": {
+            "metric": study.objective.metric,
+            "mode": study.objective.mode,
+            **({"also": list(map(asdict, study.objective.also))} if study.objective.also else {}),
+        },
         "report": {
             "primary": study.report.primary,
             "smallest_effect": study.report.smallest_effect,
@@ -45,6 +49,8 @@ def opened_payload(
                 "parameters": [parameter.key for parameter in arm.space],
                 "overrides": arm.overrides,
                 "warnings": list(arm.warnings),
+                **({"components": dict(arm.levels_of)} if arm.levels_of else {}),
+                **({"takes": list(arm.takes)} if arm.takes else {}),
             }
             for arm in arms
         ],
@@ -56,19 +62,40 @@ def opened_payload(
             "sampler": study.search.sampler.name,
             "space": {key: describe(parameter) for key, parameter in study.search.parameters.items()},
             "base": study.base,
+            **({"design": study.ablation.design} if study.ablation.design != "explicit" else {}),
             "cpus_per_worker": study.resources.cpus_per_worker,
+            **terms(study.search),
         },
         "scores": scores,
         "steps": arms[0].config.training.steps,
         "selection": "report" if arms[0].config.data.selection == "report" else "val",
         "budget": study.budget,
         "code": {"digest": code.digest, "files": dict(code.files), "kept": kept},
-        "versions": {
-            "python": platform.python_version(),
-            **{name: package_version(name) for name in PACKAGES},
-        },
+        "versions": versions(),
         "command": shlex.join(["python", "-m", "sarx.tune", *sys.argv[1:]]),
     }
+
+
+def terms(search: Search) -> dict[str, Any]:
+    """Return the terms of the search that are not the plain ones, by their name in the study file."""
+    found: dict[str, Any] = {}
+    if search.waits:
+        found["startup"] = search.sampler.startup
+    if search.waits or search.scheduler.name != "none":
+        found["batch"] = search.batch
+    if search.scheduler.name != "none":
+        found["scheduler"] = asdict(search.scheduler)
+    if search.finalists.top:
+        found["finalists"] = asdict(search.finalists)
+    if search.repeats > 1:
+        found["repeats"] = search.repeats
+    if search.scope == "shared":
+        found |= {"scope": "shared", "tune_on": search.tune_on}
+    if search.overrides:
+        found["overrides"] = dict(search.overrides)
+    if not search.reproducible:
+        found["reproducible"] = False
+    return found
 
 
 def last_opening(events: list[Event]) -> Mapping[str, Any] | None:
@@ -110,7 +137,7 @@ def settle_code(events: list[Event], code: Code, choice: str | None) -> tuple[Co
 
 
 def open_study(ledger: Ledger, payload: Mapping[str, Any], lock_file: Path) -> None:
-    """Record a start in the ledger; the first one also writes ``study.lock``: what was promised."""
+    """Record a start and where it runs; the first one also writes ``study.lock``: what was promised."""
     if not lock_file.exists():
         promise = {key: value for key, value in payload.items() if key not in ("file", "code", "command")}
         lock_file.write_text(
@@ -118,4 +145,5 @@ def open_study(ledger: Ledger, payload: Mapping[str, Any], lock_file: Path) -> N
             + "\n",
             encoding="utf-8",
         )
-    ledger.append("study_opened", sync=True, payload=json.dumps(payload))
+    here = provenance(PACKAGE.parent, lock_file.parent / "provenance")
+    ledger.append("study_opened", sync=True, payload=json.dumps({**payload, "provenance": here}))

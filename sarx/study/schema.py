@@ -92,6 +92,7 @@ class Ablation:
         factors: Option -> levels; every arm exists at every level.
         design: How arms come from components.
         components: Component -> level name -> overrides, the first level being the component present.
+        cells: Cells of the design by name, each with the level of every component; its own reference first.
         excluded: Cells of the design that were left out, each with its reason.
     """
 
@@ -100,6 +101,7 @@ class Ablation:
     factors: dict[str, list[Any]] = field(default_factory=dict)
     design: str = option("explicit", choices=DESIGNS)
     components: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
+    cells: dict[str, dict[str, str]] = field(default_factory=dict)
     excluded: list[str] = field(default_factory=list)
 
 

@@ -97,6 +97,9 @@ class Search:
             UserError: Naming the key that does not go with the others.
         """
         if self.scope == "none":
+            if self.tune_on or self.repeats > 1 or self.finalists.top:
+                key = "tune_on" if self.tune_on else "repeats" if self.repeats > 1 else "finalists"
+                raise UserError("has no effect where nothing is searched; remove it", key=f"search.{key}")
             return
         self._check_trials()
         self._check_sampler()

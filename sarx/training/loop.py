@@ -48,7 +48,12 @@ class EpochResult:
 
 
 def train(
-    config: TrainConfig, *, folder: Path | None = None, resume: Sequence[Path] = (), name: str = ""
+    config: TrainConfig,
+    *,
+    folder: Path | None = None,
+    resume: Sequence[Path] = (),
+    name: str = "",
+    replay_from: int | None = None,
 ) -> Iterator[EpochResult]:
     """Train and yield after each epoch (evaluation interval), scored on the selection split.
 
@@ -59,6 +64,7 @@ def train(
         folder: Where checkpoints are written after each epoch; None writes none.
         resume: Folders of earlier attempts, newest first, to continue from.
         name: What the witness file of the kill tests calls this run.
+        replay_from: First epoch whose result the caller lacks; see ``results_again``.
     """
     device = torch.device(config.training.device)
     data = describe(config.data, config.seed)
@@ -69,15 +75,11 @@ def train(
     module = build_module(config, data, counts).to(device)
     optimizer = build_optimizer(module.parameters(), config.optim)
     epoch, totals = 0, dict.fromkeys(SHARES, 0.0)
-    state = checkpoint.newest(resume, device)
+    state = checkpoint.resume(resume, module, optimizer, config.training.epochs, device)
     if state is not None:
-        module.load_state_dict(state["module"])
-        optimizer.load_state_dict(state["optimizer"])
         epoch, totals = state["epoch"], state["totals"]
         print(f"continues after epoch {epoch} of {config.training.epochs}", flush=True)
-        if epoch == config.training.epochs:
-            step = epoch * config.training.eval_every
-            yield EpochResult(epoch, step, 0.0, state["metrics"], True, False, module)
+        yield from results_again(config, resume, state, replay_from, module)
     samples = Samples(train_split, data, config, device)
     while epoch < config.training.epochs:
         started = time.perf_counter()
@@ -98,12 +100,43 @@ def train(
         duration = time.perf_counter() - started
         metrics["time/samples_per_s"] = config.training.eval_every * config.training.batch_size / duration
         if folder is not None and not diverged:
-            state = {"epoch": epoch, "totals": totals, "metrics": metrics}
+            state = {"epoch": epoch, "totals": totals, "metrics": metrics, "duration_s": duration}
             state |= {"module": module.state_dict(), "optimizer": optimizer.state_dict()}
             checkpoint.save(folder, epoch, state)
         yield EpochResult(epoch, step, duration, metrics, epoch == config.training.epochs, diverged, module)
         if diverged:
             return
+
+
+def results_again(
+    config: TrainConfig,
+    folders: Sequence[Path],
+    state: dict[str, Any],
+    replay_from: int | None,
+    module: TrainingModule,
+) -> Iterator[EpochResult]:
+    """Yield results that checkpoints hold and that may have been lost on their way: nothing is trained.
+
+    A host saves before it hands a result on, and is asked for the next epoch only when that is recorded. So
+    at most the newest checkpoint is ahead of what is recorded, unless the driver's machine lost what it had
+    not forced to disk yet; then the result before it is there too, and older ones are lost.
+
+    Args:
+        config: Options of the run.
+        folders: Of the attempts, newest first.
+        state: The checkpoint that training continues from.
+        replay_from: First epoch whose result the caller lacks. The last epoch's is always given: nothing
+            would come otherwise. None: that one alone.
+        module: What is trained, as of ``state``.
+    """
+    epochs = config.training.epochs
+    first = epochs if replay_from is None else min(replay_from, epochs)
+    for known in (*checkpoint.results_before(folders, first, state["epoch"]), state):
+        epoch = known["epoch"]
+        if epoch >= first:
+            step = epoch * config.training.eval_every
+            duration, metrics = known["duration_s"], known["metrics"]
+            yield EpochResult(epoch, step, duration, metrics, epoch == epochs, False, module)
 
 
 class Samples:

@@ -32,7 +32,12 @@ REGULARIZER_VECTORS = ("semantic_anchors", "prototypes", "centres")
 
 
 def train_and_report(
-    config: TrainConfig, *, folder: Path | None = None, resume: Sequence[Path] = (), name: str = ""
+    config: TrainConfig,
+    *,
+    folder: Path | None = None,
+    resume: Sequence[Path] = (),
+    name: str = "",
+    replay_from: int | None = None,
 ) -> Iterator[EpochResult]:
     """Train as ``train`` does; the last epoch's metrics gain ``test/``, ``geometry/`` and ``probe/`` names.
 
@@ -44,7 +49,7 @@ def train_and_report(
     """
     if config.role != "confirm":
         raise ValueError("only confirm trials are scored on the report split")
-    for result in train(config, folder=folder, resume=resume, name=name):
+    for result in train(config, folder=folder, resume=resume, name=name, replay_from=replay_from):
         if result.last and not result.diverged:
             metrics, arrays = report_metrics(config, result)
             result.metrics = result.metrics | metrics

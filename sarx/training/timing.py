@@ -1,8 +1,8 @@
 """Time a few steps and an evaluation of each configuration; run as a process of its own by ``--dry-run``.
 
-Reads ``{"threads": n, "configs": {key: config}}`` as JSON from stdin and writes
+Reads ``{"threads": n, "configs": {key: config}, "plugins": [module]}`` as JSON from stdin and writes
 ``{key: [build_s, step_s, evaluation_s]}`` as the last line of stdout. A configuration that cannot be built
-gives ``{"error": text}``.
+gives ``{"error": text}``. ``plugins`` may be absent.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from sarx.config import plugins
 from sarx.config.errors import UserError
 from sarx.config.schema import TrainConfig, build
 from sarx.data import class_counts, describe, load_split, split_names
@@ -55,6 +56,7 @@ def main() -> None:
     """Time what stdin asks for."""
     request: dict[str, Any] = json.load(sys.stdin)
     torch.set_num_threads(request["threads"])
+    plugins.load(request.get("plugins", ()))
     answer: dict[str, Any] = {}
     configs = request["configs"]
     for key, values in [

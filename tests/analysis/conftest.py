@@ -49,7 +49,7 @@ class LedgerWriter:
 
     def __init__(self, study: Path, old: bool = False) -> None:
         self.study = study
-        self.file = study / "ledger" / "00000.ndjson"
+        self.file = study / "ledger" / "events.ndjson"
         self.file.parent.mkdir(parents=True)
         self.seq = 0
         self.old = old
@@ -65,8 +65,8 @@ class LedgerWriter:
             ]
         if "payload" in columns:
             columns["payload"] = json.dumps(columns["payload"])
-        self.seq += 1
         line = {"v": 1, "seq": self.seq, "time": 1.7e9 + self.seq, "event": event, **columns}
+        self.seq += 1
         self.raw(self.sealed({key: value for key, value in line.items() if value is not None}) + "\n")
 
     def raw(self, text: str) -> None:
@@ -105,12 +105,14 @@ class LedgerWriter:
         """Return the payload of a proposal or claim; none before the first opening and in old ledgers."""
         return {"payload": {"code": self.code}} if self.code is not None else {}
 
-    def search(self, arm: str, level: str, winner: int = 0, tag: str = "", trials: int = 2) -> None:
+    def search(
+        self, arm: str, level: str, winner: int = 0, tag: str = "", trials: int = 2, repeat: int | None = None
+    ) -> None:
         """Append a search and its winner; search scores are far from any confirm score."""
         for index in range(trials):
             name = f"s-{tag}{level}-{arm}-{index}"
             where = {"arm": arm, "level": level or None, "phase": "search", "index": index, "seed": index}
-            self.add("proposed", **where, trial_id=name, **self.coded())
+            self.add("proposed", **where, repeat=repeat, trial_id=name, **self.coded())
             self.add("trial_started", trial_id=name, attempt=1, phase="search", epoch=0)
             end = {
                 "trial_id": name,
@@ -123,13 +125,12 @@ class LedgerWriter:
             self.add("epoch", **end, metrics={"val/miou": 0.9 + index / 100})
             self.add("trial_finished", **end, metrics={"val/miou": 0.9 + index / 100})
         name = f"s-{tag}{level}-{arm}-{winner}"
-        self.add(
-            "selected", arm=arm, level=level or None, trial_id=name, index=winner, metrics={"val/miou": 0.9}
-        )
+        row = {"arm": arm, "level": level or None, "repeat": repeat}
+        self.add("selected", **row, trial_id=name, index=winner, metrics={"val/miou": 0.9})
 
-    def claim(self, arm: str, level: str, index: int, trial_id: str) -> None:
+    def claim(self, arm: str, level: str, index: int, trial_id: str, repeat: int | None = None) -> None:
         """Append a claim of a confirm trial."""
-        where = {"arm": arm, "level": level or None, "phase": "confirm", "index": index}
+        where = {"arm": arm, "level": level or None, "phase": "confirm", "index": index, "repeat": repeat}
         self.add("claimed", **where, seed=self.confirm_seed(index), trial_id=trial_id, **self.coded())
 
     def finish(self, trial_id: str, metrics: dict[str, float], attempt: int = 1) -> None:

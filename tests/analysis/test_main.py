@@ -22,7 +22,13 @@ def test_prints_and_writes_everything(
     assert main(["sar-ablation", "--storage", str(tmp_path)]) == 0
     out = capsys.readouterr().out
     files = sorted((writer.study / "report").iterdir())
-    assert [file.name for file in files] == ["figure.png", "figure.svg", "table.csv", "table.md"]
+    assert [file.name for file in files] == [
+        "figure.png",
+        "figure.svg",
+        "table.csv",
+        "table.md",
+        "trials.csv",
+    ]
     for file in files:
         assert str(file) in out
     assert "just tensorboard" in out
@@ -81,7 +87,7 @@ def test_no_study_and_a_bad_line_as_a_command(new_ledger: Begin, tmp_path: Path)
     writer.open()
     bad = subprocess.run([*command, str(tmp_path)], cwd=root, capture_output=True, text=True)
     assert bad.returncode == 2
-    assert "00000.ndjson:1: a bad line" in bad.stderr
+    assert "events.ndjson:1: a bad line" in bad.stderr
     assert "Traceback" not in bad.stderr
 
 

@@ -1,13 +1,18 @@
 from __future__ import annotations
 
 import io
+import random
+import subprocess
+import sys
+import threading
 
 import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.compat.tensorflow_stub import pywrap_tensorflow
 from tensorboard.plugins.hparams import plugin_data_pb2
 
-from sarx.tensorboard import Board, declare
+from sarx.tensorboard import Board, declare, masked_crc
 
 
 def png(width, height):
@@ -45,3 +50,50 @@ def test_columns_are_declared_for_the_hparams_tab(tmp_path):
     experiment = plugin_data_pb2.HParamsPluginData.FromString(content).experiment
     assert [info.name for info in experiment.hparam_infos] == ["optim.lr", "arm"]
     assert [info.name.tag for info in experiment.metric_infos] == ["val/miou", "test/miou"]
+
+
+def scalars(folder, tag):
+    read = EventAccumulator(str(folder))
+    read.Reload()
+    return [event.value for event in read.Scalars(tag)]
+
+
+def test_a_board_can_be_read_while_it_grows_and_needs_no_thread(tmp_path):
+    before = threading.active_count()
+    board = Board(tmp_path)
+    for step in range(3):
+        board.scalars(step, {"val/miou": float(step)}, 1.0)
+        assert scalars(tmp_path, "val/miou") == [float(i) for i in range(step + 1)]
+    assert threading.active_count() == before
+    board.flush()
+    board.close()
+    board.close()
+    board.flush()
+
+
+def test_boards_of_one_folder_have_files_of_their_own(tmp_path):
+    for value in (1.0, 2.0):
+        board = Board(tmp_path)
+        board.scalars(int(value), {"x": value}, value)
+        board.ended(True, value)
+    assert len(list(tmp_path.glob("events.out.tfevents.*"))) == 2
+
+
+def test_nothing_is_lost_when_the_process_leaves_at_once(tmp_path):
+    code = (
+        "import os, pathlib, sys\n"
+        "from sarx.tensorboard import Board\n"
+        "board = Board(pathlib.Path(sys.argv[1]))\n"
+        "for step in range(200):\n"
+        "    board.scalars(step, {'val/miou': 0.5}, 1.0)\n"
+        "os._exit(143)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
+    assert done.returncode == 143
+    assert len(scalars(tmp_path, "val/miou")) == 200
+
+
+@pytest.mark.parametrize("size", [0, 1, 2, 3, 4, 5, 8, 1023, 1024, 1025, 1027, 1028, 5000])
+def test_checksums_are_those_of_tensorboard(size):
+    for data in (bytes(size), random.Random(size).randbytes(size)):
+        assert masked_crc(data) == pywrap_tensorflow.masked_crc32c(data).to_bytes(4, "little")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -12,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from sarx.study.ledger import read_events
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 STUDY = """\
@@ -85,11 +86,7 @@ class Host:
         )
 
     def events(self, *kinds: str) -> list[dict[str, Any]]:
-        path = self.storage / "tiny" / "ledger" / "events.ndjson"
-        if not path.exists():
-            return []
-        lines = path.read_text().splitlines(keepends=True)
-        found = [json.loads(line) for line in lines if line.endswith("\n")]
+        found = read_events(self.storage / "tiny" / "ledger")
         return [event for event in found if not kinds or event["event"] in kinds]
 
     def executions(self) -> Counter[tuple[str, str]]:

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from sarx.config.schema import build
-from sarx.search.engine import Engine, Segment
+from sarx.search.claims import Segment
+from sarx.search.engine import Engine
 from sarx.study.design import make_arms
 from sarx.study.identity import trial_id
 from sarx.study.ledger import Ledger
@@ -53,7 +54,8 @@ class Host:
     Args:
         slots: Segments that run at once.
         rng: Picks which running segment ends next; without it the one that started first.
-        outcome: Called with a segment and its execution count; "finished", "failed", "diverged" or a score.
+        outcome: Called with a segment; "finished", "failed", "preempted", "diverged", a score after the last
+            epoch, or a function from epoch to score.
     """
 
     def __init__(
@@ -85,14 +87,27 @@ class Host:
     def end(self, engine: Engine, segment: Segment) -> None:
         """Report one segment's epochs and how it ended."""
         what = self.outcome(segment)
-        if what == "failed":
-            engine.failed(segment, "it broke")
+        if what in ("failed", "preempted"):
+            engine.failed(segment, "it broke", "crashed" if what == "failed" else what)
             return
         if what == "diverged":
             engine.diverged(segment, "not finite", 1)
             return
-        engine.epoch_done(segment, result(segment, 1, 0.0))
-        engine.finished(segment, result(segment, 2, score(segment.config) if what == "finished" else what))
+        epochs = build(segment.config).training.epochs
+        for epoch in range(segment.start + 1, segment.until + 1):
+            if callable(what):
+                value = what(epoch)
+            elif epoch < epochs:
+                value = 0.0
+            else:
+                value = score(segment.config) if what == "finished" else what
+            report = result(segment, epoch, value)
+            if epoch == epochs:
+                engine.finished(segment, report)
+            elif epoch == segment.until:
+                engine.rung_reached(segment, report)
+            else:
+                engine.epoch_done(segment, report)
 
     @property
     def ran(self) -> list[str]:
@@ -102,7 +117,6 @@ class Host:
 
 def result(segment: Segment, epoch: int, value: float) -> dict[str, Any]:
     """Return what a host reports of an epoch."""
-    assert build(segment.config).training.epochs == 2
     return {"epoch": epoch, "step": 2 * epoch, "duration_s": 0.1, "metrics": {"val/miou": value}}
 
 
@@ -129,14 +143,14 @@ def begin(tmp_path: Path) -> Any:
     """Return a function that opens the engine of a study text on a ledger folder."""
     opened: list[Ledger] = []
 
-    def open_engine(text: str = TEXT, folder: str = "ledger") -> Engine:
+    def open_engine(text: str = TEXT, folder: str = "ledger", **options: Any) -> Engine:
         file = tmp_path / "s.yaml"
         file.write_text(text)
         study, source = load_study(file)
         (tmp_path / folder).mkdir(exist_ok=True)
         ledger = Ledger(tmp_path / folder)
         opened.append(ledger)
-        return Engine(study, make_arms(study, source), ledger, identify)
+        return Engine(study, make_arms(study, source), ledger, identify, **options)
 
     yield open_engine
     for ledger in opened:

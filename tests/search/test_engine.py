@@ -11,19 +11,29 @@ from sarx.search.state import FAILED, FINISHED, RUNNING
 from sarx.study.ledger import of_kind, read_events, unpack_metrics, unpack_parameters
 
 
+def searched(engine):
+    """Return the search claims of each arm."""
+    return {key: [seat.claim for seat in search.seats] for (key, _), search in engine.searches.items()}
+
+
+def confirmed(engine):
+    """Return the confirm claims of each arm."""
+    return {key: [seat.claim for seat in seats] for key, seats in engine.confirm.items()}
+
+
 def proposals(engine):
     """Return the parameters of every search proposal by arm."""
-    return {key: [dict(claim.parameters) for claim in claims] for key, claims in engine.search.items()}
+    return {key: [dict(claim.parameters) for claim in claims] for key, claims in searched(engine).items()}
 
 
 def winners(engine):
     """Return the index and the identity of each arm's winner."""
-    return {key: claim and (claim.index, claim.trial_id) for key, claim in engine.winners.items()}
+    return {key: claim and (claim.index, claim.trial_id) for (key, _), claim in engine.winners.items()}
 
 
 def everything(engine):
     """Return what must not depend on timing."""
-    confirm = {key: [claim.trial_id for claim in claims] for key, claims in engine.confirm.items()}
+    confirm = {key: [claim.trial_id for claim in claims] for key, claims in confirmed(engine).items()}
     return proposals(engine), winners(engine), confirm
 
 
@@ -53,7 +63,7 @@ def test_arms_are_interleaved(finished):
     engine, runner = finished
     arm_of = {claim.trial_id: claim.arm.key for claim in engine.queue()}
     for phase in ("search", "confirm"):
-        counts = Counter(dict.fromkeys(engine.search, 0))
+        counts = Counter(dict.fromkeys(searched(engine), 0))
         for segment in runner.started:
             if segment.phase == phase:
                 counts[arm_of[segment.trial_id]] += 1
@@ -72,15 +82,15 @@ def test_proposals_are_common_and_the_first_is_the_default(finished):
             assert own == {key: reference[key] for key in own}
     assert all(points[0] == {} for points in by_arm.values())
     for index in range(4):
-        assert len({claims[index].seed for claims in engine.search.values()}) == 1
+        assert len({claims[index].seed for claims in searched(engine).values()}) == 1
 
 
 def test_seeds(finished):
     engine, _ = finished
-    search = [claim.seed for claim in engine.search["sar"]]
-    confirm = [claim.seed for claim in engine.confirm["sar"]]
+    search = [claim.seed for claim in searched(engine)["sar"]]
+    confirm = [claim.seed for claim in confirmed(engine)["sar"]]
     assert len({*search, *confirm}) == 4 + 2
-    for claims in engine.confirm.values():
+    for claims in confirmed(engine).values():
         assert [claim.seed for claim in claims] == confirm
         assert [claim.config.seed for claim in claims] == confirm
         assert {claim.config.role for claim in claims} == {"confirm"}
@@ -89,13 +99,13 @@ def test_seeds(finished):
 def test_the_winner_is_the_best_at_the_last_epoch(finished):
     engine, _ = finished
     for arm in engine.arms:
-        values = [engine.record(claim).metrics["val/miou"] for claim in engine.search[arm.key]]
-        best = engine.winners[arm.key]
+        values = [engine.record(claim).final[0] for claim in searched(engine)[arm.key]]
+        best = engine.winners[arm.key, 0]
         assert values[best.index] == max(values)
-        assert all(claim.parameters == best.parameters for claim in engine.confirm[arm.key])
+        assert all(claim.parameters == best.parameters for claim in confirmed(engine)[arm.key])
     for event in of_kind(engine.ledger.events, "selected"):
         record = engine.records[event["trial_id"]]
-        assert unpack_metrics(event["metrics"])["val/miou"] == record.metrics["val/miou"]
+        assert unpack_metrics(event["metrics"])["val/miou"] == record.final[0]
 
 
 def test_ties_go_to_the_earlier_and_min_means_smallest(begin, host, text):
@@ -198,7 +208,7 @@ def test_resume_takes_a_new_attempt_and_says_where_it_continues(begin, host, epo
 @pytest.mark.parametrize("allowed", [0, 1, 3])
 def test_a_failing_trial_is_retried_and_then_given_up(begin, host, text, allowed):
     engine = begin(text + f"max_failures: {allowed}\n")
-    broken = engine.search["plain"][1].trial_id
+    broken = searched(engine)["plain"][1].trial_id
     runner = host(slots=2, outcome=lambda s: "failed" if s.trial_id == broken else "finished")
     runner.run(engine)
     assert [s.attempt for s in runner.started if s.trial_id == broken] == list(range(1, allowed + 2))
@@ -223,11 +233,11 @@ def test_a_trial_that_fails_once_finishes_on_its_second_attempt(begin, host):
 
 def test_an_arm_whose_search_fails_has_no_winner_and_the_others_go_on(begin, host):
     engine = begin()
-    lost = {claim.trial_id for claim in engine.search["plain"]}
+    lost = {claim.trial_id for claim in searched(engine)["plain"]}
     host(outcome=lambda s: "failed" if s.trial_id in lost else "finished").run(engine)
     assert engine.done
     assert engine.incomplete == ["plain"]
-    assert engine.winners["plain"] is None
+    assert engine.winners["plain", 0] is None
 
 
 def test_a_confirm_trial_that_fails_for_good_leaves_its_arm_incomplete(begin, host):
@@ -267,7 +277,7 @@ def test_late_results_of_a_replaced_attempt_change_nothing(begin, host, epoch_of
         assert vars(engine.records[first.trial_id]) == before
     engine.finished(second, epoch_of(second, 2, 0.25))
     engine.finished(second, epoch_of(second, 2, 0.75))
-    assert engine.records[first.trial_id].metrics == {"val/miou": 0.25}
+    assert engine.records[first.trial_id].final == (0.25,)
     assert engine.ledger.events[-1]["event"] == "dropped"
 
 
@@ -310,12 +320,12 @@ def test_more_trials_run_only_the_new_and_confirm_again_only_new_winners(begin, 
 def test_arms_that_share_a_trial_run_it_once(begin, host, text):
     text = text.replace("no_pull: {regularizer.pull_weight: 0.0}", "fixed: {regularizer.pull_weight: 0.1}")
     engine = begin(text)
-    assert engine.search["sar"][0].trial_id == engine.search["fixed"][0].trial_id
+    assert searched(engine)["sar"][0].trial_id == searched(engine)["fixed"][0].trial_id
     runner = host(slots=4, outcome=lambda s: 1.0 if s.index == 0 else 0.0)  # the default wins everywhere
     runner.run(engine)
     assert engine.done
     assert len(runner.ran) == len(set(runner.ran)) == 3 * 4 - 1 + 2 * 2
-    assert [c.trial_id for c in engine.confirm["sar"]] == [c.trial_id for c in engine.confirm["fixed"]]
+    assert [c.trial_id for c in confirmed(engine)["sar"]] == [c.trial_id for c in confirmed(engine)["fixed"]]
     assert sum(1 for _ in of_kind(engine.ledger.events, "claimed")) == 6
     assert sum(1 for _ in of_kind(engine.ledger.events, "proposed")) == 12
 
@@ -340,7 +350,7 @@ def test_a_proposal_that_no_longer_fits_the_space_is_made_again(begin, host, fin
         for e in of_kind(narrow.ledger.events, "proposed")
     }
     assert all(stored[key, i] == p for key, points in proposals(narrow).items() for i, p in enumerate(points))
-    defaults = {claims[0].trial_id for claims in narrow.search.values()}
+    defaults = {claims[0].trial_id for claims in searched(narrow).values()}
     assert defaults.isdisjoint(other.ran)
 
 

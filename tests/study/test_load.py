@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from sarx.config.errors import UserError
+from sarx.config.schema.regularizers import SarConfig
 from sarx.models.backbone_names import backbone_names
 from sarx.study.design import check_backbones, make_arms
 from sarx.study.load import load_study
@@ -19,7 +20,32 @@ def test_every_study_of_the_repository_loads(file):
     check_backbones(arms, source, backbone_names())
     assert study.question.endswith("?")
     assert any(arm.name == study.ablation.reference for arm in arms)
-    assert all(arm.space for arm in arms) or study.search.scope == "none"
+    tuned = [arm for arm in arms if arm.space or arm.takes]
+    assert len(tuned) == len(arms) or study.search.scope == "none"
+
+
+def is_published(config):
+    """Return whether nothing of SAR or the loss departs from the published run, but for the pull."""
+    published = SarConfig(pull_weight=config.regularizer.pull_weight)
+    return config.regularizer == published and config.loss.name == "cross_entropy"
+
+
+@pytest.mark.parametrize("file", STUDIES, ids=lambda file: file.stem)
+def test_every_study_but_the_demonstration_has_the_arms_that_decide(file):
+    """no_pull and logit_adjusted decide what SAR's gain is made of: no study leaves them out (protocol)."""
+    study, source = load_study(file)
+    arms = make_arms(study, source)
+    if study.budget == "demonstration budget":
+        return
+    plain = [arm.config for arm in arms if arm.config.regularizer.name == "none"]
+    sar = [arm.config for arm in arms if arm.config.regularizer.name == "sar"]
+    assert {config.loss.name for config in plain} >= {"cross_entropy", "logit_adjusted"}
+    assert {config.regularizer.pull_weight for config in sar if is_published(config)} == {0.0, 0.1}
+
+
+def test_every_study_of_the_repository_has_a_folder_of_its_own():
+    names = [load_study(file)[0].study for file in STUDIES]
+    assert len(set(names)) == len(names)
 
 
 def test_a_study_is_read(load, text):

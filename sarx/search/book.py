@@ -1,0 +1,177 @@
+"""What the parts of the engine share: the ledger, the records that it gives, and the making of claims."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from sarx.config.compose import override
+from sarx.config.schema import TrainConfig, as_dict, build
+from sarx.search.claims import Claim
+from sarx.search.state import Record, Records
+from sarx.study.design import Arm
+from sarx.study.ledger import Event, Ledger, pack_metrics, pack_parameters
+from sarx.study.ledger_schema import CONFIRM, SEARCH
+from sarx.study.schema import Study
+from sarx.study.seeds import derive
+
+Place = tuple[str, str, int, int]
+"""Arm, level, repeat, index."""
+
+
+class Book:
+    """A study's ledger as the engine uses it.
+
+    Args:
+        study: The study.
+        ledger: The open ledger.
+        identify: Gives the ``trial_id`` of a resolved config.
+        code: Digest of what trains, recorded with every proposal and claim.
+    """
+
+    def __init__(
+        self, study: Study, ledger: Ledger, identify: Callable[[TrainConfig], str], code: str = ""
+    ) -> None:
+        """Replay the ledger."""
+        self.study = study
+        self.ledger = ledger
+        self.identify = identify
+        self.code = code
+        self.records = Records([goal.metric for goal in study.objective.goals], study.max_failures)
+        self.proposed: dict[Place, Event] = {}
+        self.claimed: dict[tuple[str, Place], Event] = {}
+        self.selected: dict[Place, Event] = {}
+        self.judged: dict[tuple[Place, str, int], str] = {}
+        self._plain: dict[tuple[str, str], dict[str, Any]] = {}
+        for event in ledger.events:
+            self.records.apply(event)
+            self._note(event)
+        self.records.settle()
+
+    def record(self, claim: Claim) -> Record:
+        """Return the record of a claimed trial."""
+        return self.records.of(claim.trial_id)
+
+    def value(self, goals: tuple[float, ...]) -> float:
+        """Return the objective of a trial such that higher is better; ``-inf`` where there is none."""
+        if not goals or goals[0] != goals[0]:
+            return float("-inf")
+        return goals[0] if self.study.objective.mode == "max" else -goals[0]
+
+    def write(self, event: str, *, sync: bool = False, **columns: Any) -> None:
+        """Append one event and bring the records up to date."""
+        self.records.apply(self.ledger.append(event, sync=sync, **columns))
+
+    def write_claim(self, event: str, claim: Claim, **payload: Any) -> None:
+        """Append ``proposed`` or ``claimed``."""
+        self.ledger.append(
+            event,
+            **self._where(claim),
+            phase=claim.phase,
+            seed=claim.seed,
+            trial_id=claim.trial_id,
+            parameters=pack_parameters(claim.parameters),
+            payload=json.dumps({"code": self.code, **payload}),
+        )
+
+    def claim_once(self, claim: Claim, **payload: Any) -> None:
+        """Append ``claimed``, unless the same claim on the same trial is there."""
+        event = self.claimed.get((claim.phase, place(claim)))
+        if event is None or event["trial_id"] != claim.trial_id:
+            self.write_claim("claimed", claim, **payload)
+
+    def write_verdict(self, event: str, claim: Claim, epoch: int, **payload: Any) -> None:
+        """Append ``promoted`` or ``stopped`` at a rung, unless that very verdict is recorded."""
+        key = (place(claim), claim.trial_id, epoch)
+        if self.judged.get(key) == event:
+            return
+        self.judged[key] = event
+        text: dict[str, Any] = {"payload": json.dumps(payload)} if payload else {}
+        self.ledger.append(
+            event, **self._where(claim), phase=claim.phase, trial_id=claim.trial_id, epoch=epoch, **text
+        )
+
+    def write_winner(self, claim: Claim, value: float) -> None:
+        """Append ``selected``, unless it is the winner already."""
+        at = (claim.arm.name, claim.arm.level, claim.repeat, 0)
+        event = self.selected.get(at)
+        if event is not None and (event["trial_id"], event["index"]) == (claim.trial_id, claim.index):
+            return
+        self.selected[at] = self.ledger.append(
+            "selected",
+            sync=True,
+            **self._where(claim),
+            phase=SEARCH,
+            trial_id=claim.trial_id,
+            parameters=pack_parameters(claim.parameters),
+            metrics=pack_metrics({self.study.objective.metric: value}),
+        )
+
+    def claim(
+        self,
+        arm: Arm,
+        phase: str,
+        index: int,
+        parameters: Mapping[str, Any],
+        *,
+        repeat: int = 0,
+        proposal: int | None = None,
+        seed: int | None = None,
+    ) -> Claim:
+        """Make a claim: resolve its options and its identity.
+
+        Args:
+            arm: The arm.
+            phase: search, finalist or confirm.
+            index: Its number in the phase.
+            parameters: Searched options and their values.
+            repeat: Which of the arm's searches.
+            proposal: Of a finalist or confirm claim: the search proposal that it takes up.
+            seed: Seed of the trial; by default that of the phase and index.
+        """
+        if seed is None:
+            seed = self.seed(phase, index, repeat)
+        pairs = {**(self.study.search.overrides if phase == SEARCH else {}), **parameters}
+        role = CONFIRM if phase == CONFIRM else SEARCH
+        config = build(override(self.plain(arm), {**pairs, "seed": seed, "role": role}))
+        trial_id = self.identify(config)
+        return Claim(arm, phase, index, seed, trial_id, dict(parameters), config, repeat, proposal)
+
+    def seed(self, phase: str, index: int, repeat: int = 0) -> int:
+        """Return the seed of a search proposal, finalist seed or confirm seed; phases share none."""
+        if repeat and phase != CONFIRM:
+            return derive(self.study.seed, phase, "repeat", repeat, index)
+        return derive(self.study.seed, phase, index)
+
+    def plain(self, arm: Arm) -> dict[str, Any]:
+        """Return the arm's options as nested plain values."""
+        key = (arm.level, arm.name)
+        if key not in self._plain:
+            self._plain[key] = as_dict(arm.config)
+        return self._plain[key]
+
+    def _where(self, claim: Claim) -> dict[str, Any]:
+        found: dict[str, Any] = {"arm": claim.arm.name, "level": claim.arm.level, "index": claim.index}
+        return found | ({"repeat": claim.repeat} if claim.repeat else {})
+
+    def _note(self, event: Event) -> None:
+        kind = event["event"]
+        if kind in ("proposed", "claimed", "selected", "promoted", "stopped"):
+            at = (event["arm"], event["level"], event.get("repeat") or 0, event["index"])
+            if kind == "proposed":
+                self.proposed[at] = event
+            elif kind == "claimed":
+                self.claimed[event["phase"], at] = event
+            elif kind == "selected":
+                self.selected[(*at[:3], 0)] = event
+            else:
+                self.judged[at, event["trial_id"], event["epoch"]] = kind
+        elif kind == "forgotten":
+            gone = event["trial_id"]
+            self.judged = {key: verdict for key, verdict in self.judged.items() if key[1] != gone}
+
+
+def place(claim: Claim) -> Place:
+    """Return where a claim stands."""
+    return claim.arm.name, claim.arm.level, claim.repeat, claim.index

@@ -1,0 +1,98 @@
+"""One event, one line: JSON with a checksum at its end. Standard library alone."""
+
+from __future__ import annotations
+
+import json
+import math
+import zlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from sarx.study.ledger_schema import COLUMNS
+
+Event = dict[str, Any]
+
+_TAG = b',"crc":"'
+_SEAL = len(_TAG) + 8 + len(b'"}')  # bytes at the end of every line: ,"crc":"01234567"}
+
+
+def encode(event: Mapping[str, Any]) -> str:
+    """Return one ledger line, checksum included, newline included.
+
+    Raises:
+        ValueError: If a number is not finite; metrics are packed with ``pack_metrics``.
+    """
+    plain = {key: event[key] for key in COLUMNS if event.get(key) is not None and key != "crc"}
+    text = json.dumps(plain, separators=(",", ":"), allow_nan=False)
+    crc = f"{zlib.crc32(text.encode()):08x}"
+    return f'{text[:-1]},"crc":"{crc}"}}\n'
+
+
+def decode(line: str | bytes) -> Event:
+    """Return the event of one line, with or without its newline.
+
+    Raises:
+        ValueError: If its checksum does not match or it is not a JSON object in UTF-8.
+    """
+    raw = (line.encode() if isinstance(line, str) else line).removesuffix(b"\n")
+    head, seal = raw[:-_SEAL], raw[-_SEAL:]
+    if not seal.startswith(_TAG):
+        raise ValueError("no checksum at its end")
+    crc = b"%08x" % zlib.crc32(b"}", zlib.crc32(head))
+    if seal[len(_TAG) : -2] != crc:
+        raise ValueError("checksum mismatch")
+    event = json.loads(raw)
+    if not isinstance(event, dict):
+        raise ValueError("not a JSON object")
+    return event
+
+
+def holds_event(line: bytes) -> bool:
+    """Return whether a bad line is more than one line cut short: a whole event with something behind it.
+
+    A line cut short is a prefix of a line, and no prefix holds a checksum that agrees. Newlines do not count
+    as something, nor do zeros, which a power cut can leave at the end of a file.
+    """
+    start = line.find(_TAG)
+    while start >= 0:
+        end = start + _SEAL
+        try:
+            decode(line[:end])
+        except ValueError:
+            start = line.find(_TAG, end)
+        else:
+            return bool(line[end:].strip(b"\0\n"))
+    return False
+
+
+def pack_metrics(metrics: Mapping[str, float]) -> list[dict[str, Any]]:
+    """Return metrics as the ledger stores them: a list, non-finite values as text."""
+    packed = []
+    for name, value in metrics.items():
+        if math.isfinite(value):
+            packed.append({"name": name, "value": float(value)})
+        else:
+            packed.append({"name": name, "nonfinite": str(float(value))})
+    return packed
+
+
+def unpack_metrics(packed: list[dict[str, Any]]) -> dict[str, float]:
+    """Return metrics by name."""
+    return {
+        item["name"]: float(item["nonfinite"] if "nonfinite" in item else item["value"]) for item in packed
+    }
+
+
+def pack_parameters(parameters: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Return parameters as the ledger stores them: values as JSON."""
+    return [{"name": name, "value": json.dumps(value)} for name, value in parameters.items()]
+
+
+def unpack_parameters(packed: list[dict[str, str]]) -> dict[str, Any]:
+    """Return parameters by dotted key."""
+    return {item["name"]: json.loads(item["value"]) for item in packed}
+
+
+def of_kind(events: list[Event], *kinds: str) -> Iterator[Event]:
+    """Yield the events of some kinds, in order."""
+    return (event for event in events if event["event"] in kinds)
