@@ -113,6 +113,7 @@ def _plan_without_defaults(plan: Mapping[str, Any]) -> dict[str, Any]:
     sampler, scheduler = name_of(plan.get("sampler"), "qmc"), name_of(plan.get("scheduler"), "none")
     finalists = plan.get("finalists")
     idle = {
+        "gpus_per_worker": True,
         "max_failures": True,
         "scheduler": scheduler == "none",
         "rungs": True,  # they follow from scheduler and steps

@@ -35,7 +35,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--plugin", action="append", default=[], metavar="MODULE", help="import your own parts first"
     )
-    parser.add_argument("--optuna-storage", metavar="URL", help="show the search to optuna-dashboard there too")
+    parser.add_argument("--optuna-storage", metavar="URL", help="show the search to optuna-dashboard there")
     parser.add_argument("--storage", help="folder of the results (default: SARX_STORAGE, else results/)")
     parser.add_argument("--address", help="Ray cluster to join (default: RAY_ADDRESS, else a local one)")
     parser.add_argument("--on-code-change", choices=("keep", "rerun"), help="finished trials of other code")

@@ -10,10 +10,11 @@ import shlex
 import shutil
 import signal
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from types import FrameType
@@ -215,10 +216,20 @@ def aside(call: Callable[[], T]) -> T:
     """Call something in a thread, so that a signal is handled while it lasts.
 
     ``ray.init`` waits for seconds in C++, where no Python handler runs ((m) 6.5 s), and in the main thread it
-    puts a handler of its own in place of ours.
+    puts a handler of its own in place of ours. The thread stays: the processes that Ray starts end with the
+    thread that started them (PR_SET_PDEATHSIG).
     """
-    with ThreadPoolExecutor(1, "aside") as pool:
-        return pool.submit(call).result()
+    answer: Future[T] = Future()
+
+    def work() -> None:
+        try:
+            answer.set_result(call())
+        except BaseException as error:  # noqa: BLE001  raised again where it is waited for
+            answer.set_exception(error)
+        threading.Event().wait()
+
+    threading.Thread(target=work, name="aside", daemon=True).start()
+    return answer.result()
 
 
 def same_command() -> str:

@@ -103,11 +103,8 @@ class ArmSearch:
             return []
         record = self.book.record(seat.claim)
         changed = self._rung(seat)
-        if (
-            not seat.settled
-            and record.status in DECIDED
-            and (record.status != FINISHED or seat.until >= record.epoch)
-        ):
+        waits = seat.until in (self._rungs or ()) and seat.until in record.goals
+        if not seat.settled and record.status in DECIDED and not waits:
             self._settle(seat)
             changed.append(seat)
         return changed
@@ -187,7 +184,9 @@ class ArmSearch:
             self.idle += 1
         event = self.book.proposed.get(place(seat.claim))
         if event is not None and event["trial_id"] == seat.claim.trial_id:
-            return False
+            stored = json.loads(event.get("payload") or "{}")
+            if stored.get("same_as") == seat.same_as:
+                return False
         self.book.write_claim("proposed", seat.claim, **payload)
         return True
 
@@ -263,10 +262,9 @@ class ArmSearch:
 
     def _verdict(self, seat: Seat, rung: int, goes: bool) -> bool:
         """Carry out a verdict, or the one that the ledger has; return whether anything changed."""
-        record = self.book.record(seat.claim)
-        if record.status in (DIVERGED, FAILED):
-            return False  # settled as what it is
         recorded = self.book.judged.get((place(seat.claim), seat.claim.trial_id, rung))
+        if recorded is None and rung not in self.book.record(seat.claim).goals:
+            return False  # it failed or diverged before the rung, and is settled as that
         if recorded is not None:
             goes = recorded == "promoted"
         if goes:

@@ -74,7 +74,8 @@ OPENED_KEYS = {
     "trials_per_arm": "search trials per arm",
     "seeds": "number of confirm seeds",
     "confirm_seeds": "list of int: the seed of each confirm index",
-    "plan": "{seed, sampler, space: {key: range}, base, cpus_per_worker}: what else decides the numbers; "
+    "plan": "{seed, sampler, space: {key: range}, base, cpus_per_worker, gpus_per_worker, max_failures}: "
+    "what else decides the numbers; "
     "where they differ from the plain search also design, startup, batch, scheduler {name, ...}, "
     "finalists {top, seeds}, repeats, scope, tune_on, overrides {key: value}, reproducible",
     "scores": "what the mean score averages over, for the caption",

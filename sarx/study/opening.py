@@ -64,6 +64,8 @@ def opened_payload(
             "base": study.base,
             **({"design": study.ablation.design} if study.ablation.design != "explicit" else {}),
             "cpus_per_worker": study.resources.cpus_per_worker,
+            "gpus_per_worker": study.resources.gpus_per_worker,
+            "max_failures": study.max_failures,
             **terms(study.search),
         },
         "scores": scores,

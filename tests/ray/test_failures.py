@@ -108,9 +108,9 @@ def test_max_trials_stops_without_cutting_any_trial_off_and_a_higher_limit_goes_
 def test_a_limit_that_is_reached_already_starts_no_ray(host):
     one = host()
     started = time.monotonic()
-    stopped = one.run("--set", "limits.max_hours=0.0000001")
+    stopped = one.run("--set", "limits.max_hours=1e-12")
     assert stopped.returncode == 1, stopped.stdout + stopped.stderr
-    assert "stopped: limits.max_hours=1e-07 is reached: this start has run" in stopped.stdout
+    assert "stopped: limits.max_hours=1e-12 is reached: this start has run" in stopped.stdout
     assert not one.events("trial_started")
     assert time.monotonic() - started < 60
 
