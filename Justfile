@@ -39,6 +39,10 @@ tune *arguments: setup
 analyze *arguments: setup
     @{{python}} -m analysis "$@"
 
+# how studies stand: running, stopped, failed and why; --retry-failed, --forget TRIAL_ID
+status *arguments: setup
+    @{{python}} -m sarx.status "$@"
+
 # look at a study's curves, hyperparameters and pictures (default: all studies)
 tensorboard *study: setup
     @.venv/bin/tensorboard --host 127.0.0.1 --logdir "${SARX_STORAGE:-results}/${1:-}" "${@:2}"

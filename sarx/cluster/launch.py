@@ -12,6 +12,7 @@ from typing import Protocol
 
 from sarx.cluster.driver import run_study
 from sarx.cluster.resources import check_reachable
+from sarx.config import plugins
 from sarx.config.errors import UserError, nearest
 from sarx.config.schema import TrainConfig, as_dict
 from sarx.search.engine import Engine
@@ -177,7 +178,11 @@ def describe_scores(arms: list[Arm]) -> str:
 def dry_run(study: Study, arms: list[Arm]) -> int:
     """Time a step of every arm in a process of its own and print hours and power."""
     threads = study.resources.cpus_per_worker
-    request = {"threads": threads, "configs": {arm.key: as_dict(arm.config) for arm in arms}}
+    request = {
+        "threads": threads,
+        "configs": {arm.key: as_dict(arm.config) for arm in arms},
+        "plugins": list(plugins.loaded()),
+    }
     done = subprocess.run(
         [sys.executable, "-m", "sarx.training.timing"],
         input=json.dumps(request),

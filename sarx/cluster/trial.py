@@ -23,9 +23,17 @@ from sarx.config import plugins
 from sarx.search.claims import Segment
 from sarx.study.identity import changed_files, training_code
 from sarx.study.ledger_schema import CONFIRM
+from sarx.study.provenance import trial_provenance, write_config
 from sarx.study.storage import StudyFolder
 
 DIVERGED = "the loss became non-finite"
+
+
+def record(trial: Path, segment: Segment) -> None:
+    """Write into a trial's folder what it trains, and add where this attempt runs and on what."""
+    write_config(trial, segment.config, segment.trial_id, segment.config["seed"])
+    with (trial / "attempts.ndjson").open("a", encoding="utf-8") as handle:
+        handle.write(json.dumps({"attempt": segment.attempt, **trial_provenance()}) + "\n")
 
 
 def encode_segment(segment: Segment, root: Path, threads: int, trial_minutes: float = 0.0) -> dict[str, str]:
@@ -69,6 +77,7 @@ class TrialHost(Trainable):
         with captured(log, segment.attempt), watchdog(log, self._left_s):
             if self._results is None:
                 print(heading(segment.label, segment.trial_id, segment.attempt, os.getpid(), node_id()))
+                record(log.parent, segment)
                 self._results = self._start()
             result = next(self._results, None)
             if result is None:

@@ -1,6 +1,7 @@
 """One driver at a time, by flock or by lease; a killed one needs no unlocking, a replaced one is refused."""
 
 import contextlib
+import fcntl
 import json
 import os
 import signal
@@ -121,7 +122,7 @@ MOUNTS = """\
 27 1 254:0 / / rw,relatime - ext4 /dev/vda rw
 30 27 0:28 / /data rw,relatime shared:1 - xfs /dev/vdb rw
 31 30 0:29 / /data/far\\040away rw - nfs4 server:/x rw
-32 30 0:30 / /data/auto rw - autofs systemd-1 rw
+32 30 0:30 / /data/auto rw - xfs /dev/vdc rw
 33 32 0:31 / /data/auto rw master:3 propagate_from:2 - lustre lnet:/y rw
 34 27 0:32 / /new rw - futurefs none rw
 35 27 0:33 / /run/mem rw - tmpfs tmpfs rw
@@ -182,21 +183,14 @@ def test_the_holder_is_known_while_it_holds(folder, kind):
 
 
 def test_looking_does_not_keep_a_driver_from_starting(folder):
+    """Whoever looks holds the lock for a moment, shared."""
     Ledger(folder, lock_kind="flock").close()
-    done = threading.Event()
-
-    def look():
-        while not done.is_set():
-            holder(folder)
-
-    thread = threading.Thread(target=look)
-    thread.start()
-    try:
-        for _ in range(20):
-            Ledger(folder, lock_kind="flock").close()
-    finally:
-        done.set()
-        thread.join()
+    with (folder / "lock").open() as looking:
+        fcntl.flock(looking, fcntl.LOCK_SH)
+        end = threading.Timer(0.1, fcntl.flock, [looking, fcntl.LOCK_UN])
+        end.start()
+        Ledger(folder, lock_kind="flock").close()
+        end.join()
 
 
 def test_a_lease_is_renewed_and_released(folder, monkeypatch):
@@ -309,6 +303,14 @@ def test_a_replaced_driver_records_nothing_more(folder, kind, quick):
     ledger.close()
     assert (folder / "lease.json").read_text() == taken
     assert len(read_events(folder)) == 1
+
+
+def test_closing_leaves_the_lease_of_the_successor_alone(folder):
+    ledger = Ledger(folder, lock_kind="lease")
+    write_lease(folder, 2)
+    taken = (folder / "lease.json").read_text()
+    ledger.close()
+    assert (folder / "lease.json").read_text() == taken
 
 
 def test_a_ledger_whose_files_are_removed_is_an_error(folder):
