@@ -20,7 +20,13 @@ TRIAL = "0123456789abcdef"
 
 
 def segment(**changes):
-    values = {"trial_id": TRIAL, "attempt": 1, "phase": "search", "config": {}, "label": "sar search 0"}
+    values = {
+        "trial_id": TRIAL,
+        "attempt": 1,
+        "phase": "search",
+        "config": {"seed": 0},
+        "label": "sar search 0",
+    }
     return Segment(**{**values, "index": 0, "until": 2, **changes})
 
 
