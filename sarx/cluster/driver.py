@@ -6,6 +6,7 @@ import contextlib
 import json
 import logging
 import os
+import pickle
 import shlex
 import shutil
 import signal
@@ -113,7 +114,8 @@ def fit(
     needs = {name: amount for name, amount in needs.items() if amount}
     leaving = Leaving(engine.ledger, folder, monitor)
     guard = Guard(study.limits, engine, monitor.started)
-    searcher = SegmentSearcher(engine, folder, monitor, guard, leaving.given_up, mirror)
+    at_limit = partial(leaving.at_limit, engine)
+    searcher = SegmentSearcher(engine, folder, monitor, guard, at_limit, leaving.given_up, mirror)
     with warnings.catch_warnings(), lost_actors_are_failed_trials():
         warnings.simplefilter("ignore")
         tuner = tune.Tuner(
@@ -125,13 +127,15 @@ def fit(
                 verbose=0,
                 failure_config=tune.FailureConfig(max_failures=0),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-                callbacks=[Watch(searcher, partial(leaving.at_limit, engine))],
+                callbacks=[Watch(searcher)],
             ),
         )
         try:
             tuner.fit()
         except OSError as error:  # Tune's own files
             leaving.given_up(unwritable(folder, error))
+        except (EOFError, pickle.UnpicklingError):
+            pass  # from Tune's own list of results, which nobody reads: an error's file was cut off
         searcher.record_ended(final=True)
     shutil.rmtree(scratch(folder), ignore_errors=True)
     ray.shutdown()

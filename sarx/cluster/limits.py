@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import time
 
 from sarx.config.errors import UserError
@@ -9,6 +11,8 @@ from sarx.search.engine import Engine
 from sarx.study.schema import Limits
 from sarx.study.storage import StudyFolder
 
+ROOM = 4 * 2**20
+"""Bytes that a storage must take after a failed attempt, or the study stops."""
 LOOK_S = 0.5
 """Seconds between two looks at what has been spent."""
 
@@ -61,6 +65,31 @@ class Guard:
         """
         limit = self.limits.max_trials
         return not limit or self.engine.spent()[0] + running < limit
+
+
+def check_room(folder: StudyFolder, reason: str) -> None:
+    """After a failed attempt, ask whether it was the storage that failed and not the trial.
+
+    A full or read-only storage would fail every trial in turn until all are given up; it must stop the study.
+
+    Args:
+        folder: The study's folder.
+        reason: Why the attempt failed.
+
+    Raises:
+        OSError: If the storage takes no file of ``ROOM`` bytes, or if the attempt failed for want of room.
+    """
+    for number in (errno.ENOSPC, errno.EROFS, errno.EDQUOT):
+        if os.strerror(number) in reason and str(folder.root) in reason:
+            raise OSError(number, os.strerror(number), str(folder.root))
+    probe = folder.root / f".room-{os.getpid()}"
+    try:
+        with probe.open("wb") as handle:
+            handle.write(bytes(ROOM))
+            handle.flush()
+            os.fsync(handle.fileno())
+    finally:
+        probe.unlink(missing_ok=True)
 
 
 def unwritable(folder: StudyFolder, error: OSError) -> UserError:

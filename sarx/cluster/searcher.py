@@ -15,7 +15,7 @@ from ray.tune import Callback
 from ray.tune.search import Searcher
 
 from sarx.cluster import failures
-from sarx.cluster.limits import Guard, unwritable
+from sarx.cluster.limits import Guard, check_room, unwritable
 from sarx.cluster.monitor import Monitor
 from sarx.cluster.trial import DIVERGED, encode_segment
 from sarx.config.errors import UserError
@@ -43,11 +43,6 @@ class Ending:
     since: float = field(default_factory=time.monotonic)
 
 
-def refuse(error: UserError) -> NoReturn:
-    """Raise the error."""
-    raise error
-
-
 class SegmentSearcher(Searcher):
     """Tune's searcher for one study. Every Tune trial is one segment.
 
@@ -61,6 +56,7 @@ class SegmentSearcher(Searcher):
         folder: Its folder.
         monitor: Prints progress.
         guard: Its limits.
+        at_limit: Called with the limit that is reached; does not return.
         give_up: Called with what ended the run; does not return.
         mirror: Where settled search trials are copied to.
     """
@@ -71,7 +67,8 @@ class SegmentSearcher(Searcher):
         folder: StudyFolder,
         monitor: Monitor,
         guard: Guard,
-        give_up: Callable[[UserError], NoReturn] = refuse,
+        at_limit: Callable[[str], NoReturn],
+        give_up: Callable[[UserError], NoReturn],
         mirror: Mirror | None = None,
     ) -> None:
         """Serve one engine."""
@@ -80,6 +77,7 @@ class SegmentSearcher(Searcher):
         self.folder = folder
         self.monitor = monitor
         self.guard = guard
+        self.at_limit = at_limit
         self.give_up = give_up
         self.mirror = mirror
         self.threads = engine.study.resources.cpus_per_worker
@@ -100,7 +98,7 @@ class SegmentSearcher(Searcher):
 
     def suggest(self, trial_id: str) -> Any:
         """Return the next segment as a Tune config, None while nothing can start, FINISHED at the end."""
-        self.record_ended()
+        self.look()  # Tune asks here again and again, without a step, while nothing runs
         with self._storage():
             busy = len(self.running) + len(self.ended)
             segment = self.engine.next_segment() if self.guard.admits(busy) else None
@@ -131,6 +129,13 @@ class SegmentSearcher(Searcher):
         for ending in self.ended:
             if ending.tune_id == trial_id:
                 ending.error = error
+
+    def look(self) -> None:
+        """Record what has ended, show how far the study is, then look at the limits."""
+        self.record_ended()
+        self.monitor.tick(self.engine)
+        if why := self.guard.reached():
+            self.at_limit(why)
 
     def record_ended(self, *, final: bool = False) -> None:
         """Record the segments that have ended.
@@ -201,6 +206,7 @@ class SegmentSearcher(Searcher):
     def _record_failure(self, ending: Ending) -> None:
         segment, log = ending.segment, self._log(ending.segment)
         kind, reason = failures.classify(ending.error, log, segment.attempt, failures.dead_nodes())
+        check_room(self.folder, reason)
         self.engine.failed(segment, reason, kind)
         failures.note(log, segment.attempt, kind, reason)
         with contextlib.suppress(OSError):  # nobody listens, which must not end the study
@@ -220,24 +226,19 @@ class Watch(Callback):
 
     Args:
         searcher: The searcher.
-        at_limit: Called with the limit that is reached; does not return.
     """
 
-    def __init__(self, searcher: SegmentSearcher, at_limit: Callable[[str], NoReturn]) -> None:
+    def __init__(self, searcher: SegmentSearcher) -> None:
         """Watch for one searcher."""
         self.searcher = searcher
-        self.at_limit = at_limit
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Hand on why a segment failed."""
         self.searcher.explain(trial.trial_id, failures.stored_error(trial))
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        """Record what has ended, then look at the limits."""
-        self.searcher.record_ended()
-        self.searcher.monitor.tick(self.searcher.engine)
-        if why := self.searcher.guard.reached():
-            self.at_limit(why)
+        """Let it record what has ended and look at the limits."""
+        self.searcher.look()
 
 
 class Leftovers:

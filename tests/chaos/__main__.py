@@ -14,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.chaos.damage import all_cases
+from tests.chaos.damage import CASES, all_cases
 from tests.chaos.kills import Outcome, chaos
 
 
@@ -25,7 +25,9 @@ def main() -> int:
     parser.add_argument("--trials", type=int, default=60, help="trials of the study, a multiple of 6")
     parser.add_argument("--seed", type=int, default=int(time.time()), help="decides the moments (printed)")
     parser.add_argument("--only", choices=("kills", "damage"), help="one part alone")
+    parser.add_argument("--case", choices=CASES, help="one damage alone")
     options = parser.parse_args()
+    options.only = "damage" if options.case else options.only
     bad = 0
     with tempfile.TemporaryDirectory(prefix="sarx-chaos-") as folder:
         if options.only != "damage":
@@ -39,7 +41,7 @@ def main() -> int:
             )
             bad += report(outcome)
         if options.only != "kills":
-            for case in all_cases(Path(folder)):
+            for case in all_cases(Path(folder), options.case):
                 mark = "skip" if case.skipped else "pass" if case.passed else "FAIL"
                 print(f"{mark}  {case.name}: {case.said}", flush=True)
                 bad += not case.passed

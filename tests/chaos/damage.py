@@ -13,6 +13,7 @@ from tests.chaos.subject import Subject
 
 SMALL = {"steps": 24, "search": 2, "batch": 2, "seeds": 2, "max_failures": 3}
 TRIALS = 8
+NEEDS_ROOT = "needs root, to mount a file system of its own"
 
 
 @dataclass
@@ -32,9 +33,11 @@ class Case:
     skipped: bool = False
 
 
-def all_cases(folder: Path) -> Iterator[Case]:
-    """Yield every case, each on a study of its own."""
+def all_cases(folder: Path, only: str | None = None) -> Iterator[Case]:
+    """Yield every case, or one of them, each on a study of its own."""
     for name, run in CASES.items():
+        if only not in (None, name):
+            continue
         subject = Subject(folder / name.replace(" ", "-"), **SMALL)
         try:
             yield run(name, subject)
@@ -148,31 +151,47 @@ def small_disk(folder: Path, size: str) -> Iterator[None]:
         subprocess.run(["umount", "-l", str(folder)], check=False)
 
 
-def on_small_disk(size: str, break_it: str | None, mend: str) -> Callable[[str, Subject], Case]:
-    """Return a case on a disk that is too small, or that turns read-only in the middle."""
+def full_disk(name: str, subject: Subject) -> Case:
+    """The disk fills while the study runs; with room again the same command goes on."""
+    if os.geteuid() != 0:
+        return Case(name, True, NEEDS_ROOT, skipped=True)
+    disk = subject.folder / "disk"
+    with small_disk(disk, "3m"):
+        own = Subject(subject.folder, disk, **SMALL)
+        code, output = own.run()
+        said = refused(own, code, output)
+        before = own.finished()
+        subprocess.run(["mount", "-o", "remount,size=300m", str(disk)], check=True)
+        complete(own, before)
+    return Case(name, True, said)
 
-    def case(name: str, subject: Subject) -> Case:
-        if os.geteuid() != 0:
-            return Case(name, True, "needs root, to mount a file system of its own", skipped=True)
-        disk = subject.folder / "disk"
-        with small_disk(disk, size):
-            own = Subject(subject.folder, disk, **SMALL)
-            own.start()
-            if break_it is not None:
-                own.wait(lambda: len(own.finished()) >= 2 and own.workers())
-                subprocess.run(["mount", "-o", f"remount,{break_it}", str(disk)], check=True)
-            assert own.process is not None
-            code = own.process.wait(300)
-            output = own.log.read_text()
-            assert code in (1, 2), f"exit code {code}: {output[-1500:]}"
-            assert "Traceback" not in output, output[-3000:]
-            said = [line for line in output.splitlines() if str(disk) in line and "error" in line.lower()]
-            before = own.finished()
-            subprocess.run(["mount", "-o", f"remount,{mend}", str(disk)], check=True)
-            complete(own, before)
-        return Case(name, True, said[0] if said else output.splitlines()[-1])
 
-    return case
+def read_only_folder(name: str, subject: Subject) -> Case:
+    """The folder of a study that was killed has become read-only."""
+    if os.geteuid() != 0:
+        return Case(name, True, NEEDS_ROOT, skipped=True)
+    disk = subject.folder / "disk"
+    with small_disk(disk, "300m"):
+        own = Subject(subject.folder, disk, **SMALL)
+        before = interrupted(own)
+        own.wait_until_idle(disk)
+        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+        code, output = own.run()
+        said = refused(own, code, output)
+        subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True)
+        complete(own, before)
+    return Case(name, True, said)
+
+
+def refused(subject: Subject, code: int, output: str) -> str:
+    """Check that a driver ended with one clear message that names the folder, and return it."""
+    assert code == 2, f"exit code {code}: {output[-3000:]}"
+    assert "Traceback" not in output, output[-3000:]
+    said = [
+        line for line in output.splitlines() if line.startswith("error:") and str(subject.storage) in line
+    ]
+    assert len(said) == 1, output[-3000:]
+    return said[0]
 
 
 CASES: dict[str, Callable[[str, Subject], Case]] = {
@@ -180,6 +199,6 @@ CASES: dict[str, Callable[[str, Subject], Case]] = {
     "flipped byte in a checkpoint": damaged_checkpoint(flip),
     "flipped byte in the ledger": flipped_ledger,
     "torn ledger": torn_ledger,
-    "full disk": on_small_disk("3m", None, "size=300m"),
-    "read-only folder": on_small_disk("300m", "ro", "rw"),
+    "full disk": full_disk,
+    "read-only folder": read_only_folder,
 }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
 import signal
 import subprocess
@@ -142,8 +144,26 @@ class Subject:
             time.sleep(0.05)
         raise AssertionError(f"waited in vain for {seconds} s:\n{self.log.read_text()[-3000:]}")
 
+    def wait_until_idle(self, folder: Path, seconds: float = 60.0) -> None:
+        """Wait until no process has a file below a folder open, after a SIGKILL of the driver."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            if not any(map(str.startswith, open_files(), itertools.repeat(f"{folder}/"))):
+                return
+            time.sleep(0.2)
+        raise AssertionError(f"files below {folder} are still open after {seconds} s")
+
     def close(self) -> None:
         """End the driver if it still runs."""
         if self.process is not None and self.process.poll() is None:
             self.process.kill()
             self.process.wait()
+
+
+def open_files() -> list[str]:
+    """Return the files that processes of this machine have open, as far as we may look."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/fd/*"):
+        with contextlib.suppress(OSError):
+            found.append(str(path.readlink()))
+    return found

@@ -12,7 +12,7 @@ import pytest
 from ray.exceptions import ActorUnavailableError, RayTaskError
 from ray.tune.search import Searcher
 
-from sarx.cluster import failures
+from sarx.cluster import failures, limits
 from sarx.cluster.limits import Guard
 from sarx.cluster.monitor import Monitor
 from sarx.cluster.searcher import SegmentSearcher, Watch
@@ -45,6 +45,10 @@ limits: {trial_minutes: 3, max_trials: MAX}
 """
 
 
+def refuse(error):
+    raise error
+
+
 class Bench:
     """A study in a folder, its searcher, and Tune's side of it."""
 
@@ -65,8 +69,11 @@ class Bench:
         self.open()
 
     def open(self):
-        self.searcher = SegmentSearcher(self.engine, self.folder, Monitor(1e9), self.guard)
-        self.watch = Watch(self.searcher, lambda why: None)
+        self.told = []
+        self.searcher = SegmentSearcher(
+            self.engine, self.folder, Monitor(1e9), self.guard, self.told.append, refuse
+        )
+        self.watch = Watch(self.searcher)
         self.count = 0
 
     def start(self):
@@ -257,21 +264,19 @@ def test_no_segment_starts_that_could_overshoot_max_trials(bench):
     assert one.start() is None
     one.report(third[0], 1, diverged=True, done=True)
     assert one.engine.spent()[0] == 2
-    assert "limits.max_trials=2 is reached" in reached(one)
 
 
-def reached(one):
-    time.sleep(0.6)
-    return one.guard.reached()
-
-
-def test_a_reached_limit_is_seen_after_tunes_step(bench):
+@pytest.mark.parametrize("after", ["a step", "a question"])
+def test_a_reached_limit_is_seen_after_tunes_step_and_while_tune_only_asks(bench, monkeypatch, after):
+    monkeypatch.setattr(limits, "LOOK_S", 0.0)
     one = bench(max_trials=1)
-    told = []
-    one.watch.at_limit = told.append
     tune_id, _ = one.start()
+    if after == "a question":  # Tune waits for a trial in a loop of its own, without steps
+        monkeypatch.setattr(one.watch, "on_step_end", lambda *arguments: None)
     one.report(tune_id, 1, diverged=True, done=True)
-    assert told == ["limits.max_trials=1 is reached: 1 trials are decided"]
+    assert not (after == "a question" and one.told)
+    assert one.start() is None
+    assert set(one.told) == {"limits.max_trials=1 is reached: 1 trials are decided"}
 
 
 @pytest.mark.parametrize("where", ["ledger", "tensorboard"])
