@@ -37,6 +37,8 @@ search:
 confirm: {{seeds: {seeds}}}
 max_failures: {max_failures}
 """
+HOSTS = (b"ray::TrialHost", b"ray::ResourceTrainable")
+"""How Ray titles the process of a trial, idle and at work."""
 DEFAULTS: dict[str, Any] = {
     "steps": 24,
     "search": 10,
@@ -108,7 +110,7 @@ class Subject:
                 title = Path(f"/proc/{entry['pid']}/cmdline").read_bytes()
             except OSError:
                 continue
-            if title.startswith(b"ray::TrialHost"):
+            if title.startswith(HOSTS):
                 found.append(entry["pid"])
         return found
 

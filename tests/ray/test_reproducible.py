@@ -15,7 +15,7 @@ import pytest
 
 from sarx.cluster.local import unused_ports
 from sarx.cluster.processes import family
-from tests.chaos.subject import CHECKOUT, Subject
+from tests.chaos.subject import CHECKOUT, HOSTS, Subject
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 HALVING = {
@@ -50,7 +50,7 @@ def workers(head):
     found = []
     for entry in family(head):
         with contextlib.suppress(OSError):
-            if Path(f"/proc/{entry['pid']}/cmdline").read_bytes().startswith(b"ray::TrialHost"):
+            if Path(f"/proc/{entry['pid']}/cmdline").read_bytes().startswith(HOSTS):
                 found.append(entry["pid"])
     return found
 
