@@ -10,7 +10,8 @@ import time
 from pathlib import Path
 from typing import Protocol
 
-from sarx.cluster.driver import run_study
+from sarx.cluster.driver import Leaving, run_study, stopping
+from sarx.cluster.limits import unwritable
 from sarx.cluster.resources import check_reachable
 from sarx.config import plugins
 from sarx.config.errors import UserError, nearest
@@ -22,10 +23,11 @@ from sarx.study.design import Arm
 from sarx.study.identity import training_code, trial_id
 from sarx.study.ledger import Ledger
 from sarx.study.load import located
-from sarx.study.opening import open_study, opened_payload, settle_code
+from sarx.study.opening import last_opening, open_study, opened_payload, settle_code
 from sarx.study.plan import Timing, describe_cost
 from sarx.study.power import describe_power
 from sarx.study.schema import COST, Study
+from sarx.study.since import changes, describe_changes
 from sarx.study.source import Source
 from sarx.study.storage import open_folder
 from sarx.tensorboard import declare
@@ -63,8 +65,13 @@ def start(
     if target:
         check_reachable(target)
     folder = open_folder(root, study.study)
-    with Ledger(folder.ledger) as ledger:
+    try:
+        ledger = Ledger(folder.ledger)
+    except OSError as error:
+        raise unwritable(folder, error) from None
+    with ledger, stopping(Leaving(ledger, folder)):
         code, kept = settle_code(ledger.events, training_code(), options.on_code_change)
+        before = last_opening(ledger.events)
 
         def identify(config: TrainConfig) -> str:
             return trial_id(
@@ -75,23 +82,28 @@ def start(
             )
 
         payload = opened_payload(study, arms, code, kept, describe_scores(arms))
-        open_study(ledger, payload, folder.root / "study.lock")
-        (folder.root / "study.yaml").write_text(study.file, encoding="utf-8")
-        declare(
-            folder.tensorboard,
-            [study.objective.metric, study.report.primary],
-            ["arm", "level", "phase", "index", *study.search.parameters],
-            time.time(),
-        )
-        engine = Engine(
-            study,
-            arms,
-            ledger,
-            identify,
-            code.digest,
-            only_arms=only_arms,
-            only_phase=options.phase,
-        )
+        try:
+            open_study(ledger, payload, folder.root / "study.lock")
+            (folder.root / "study.yaml").write_text(study.file, encoding="utf-8")
+            declare(
+                folder.tensorboard,
+                [study.objective.metric, study.report.primary],
+                ["arm", "level", "phase", "index", *study.search.parameters],
+                time.time(),
+            )
+            engine = Engine(
+                study,
+                arms,
+                ledger,
+                identify,
+                code.digest,
+                only_arms=only_arms,
+                only_phase=options.phase,
+            )
+        except OSError as error:
+            raise unwritable(folder, error) from None
+        for line in describe_changes(changes(before, payload), *engine.finished_trials):
+            print(line, flush=True)
         mirror = Mirror(options.optuna_storage, study, arms) if options.optuna_storage else None
         return run_study(study, arms, engine, folder, options.address, mirror)
 

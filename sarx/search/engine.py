@@ -18,7 +18,7 @@ from sarx.search.book import Book
 from sarx.search.choice import Choice
 from sarx.search.claims import Claim, Segment
 from sarx.search.common import CommonPoints
-from sarx.search.state import DECIDED, NEW, RUNNING, Record
+from sarx.search.state import DECIDED, FINISHED, NEW, RUNNING, Record
 from sarx.study.design import Arm
 from sarx.study.ledger import Ledger, pack_metrics
 from sarx.study.ledger_schema import CONFIRM, FINALIST, SEARCH
@@ -99,6 +99,12 @@ class Engine:
         """Arms without a winner, or with a search or confirm trial that failed for good or never ran."""
         return [arm.key for arm in self.arms if not self._complete(arm)]
 
+    @property
+    def finished_trials(self) -> tuple[int, int]:
+        """How many trials of the ledger are finished, and how many of these the study, as it is, has."""
+        finished = [trial for trial, record in self.records.items() if record.status == FINISHED]
+        return len(finished), sum(trial in self._seats for trial in finished)
+
     def record(self, claim: Claim) -> Record:
         """Return the record of a claimed trial."""
         return self.book.record(claim)
@@ -151,11 +157,16 @@ class Engine:
         self._end(segment, "failed", **_failure(segment, reason, kind))
 
     def spent(self) -> tuple[int, float]:
-        """Return the trials decided and the GPU hours used, over all starts."""
+        """Return the trials decided or stopped early, and the GPU hours used, over all starts."""
         records = self.records.values()
+        stopped = sum(
+            self.records[trial].status == NEW and all(seat.settled for seat in seats)
+            for trial, seats in self._seats.items()
+            if trial in self.records
+        )
         hours = sum(record.seconds for record in records) / 3600
         gpus = self.study.resources.gpus_per_worker * self.study.resources.num_workers
-        return sum(record.status in DECIDED for record in records), hours * gpus
+        return stopped + sum(record.status in DECIDED for record in records), hours * gpus
 
     def _end(
         self, segment: Segment, event: str, checked: Mapping[str, Any] | None = None, **columns: Any

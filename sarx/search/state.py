@@ -30,7 +30,8 @@ class Record:
         epoch: Last epoch that is recorded.
         goals: The study's goals by epoch, in its order; NaN where a metric is missing.
         closed: Epochs after which the regularizer's gate had never opened.
-        seconds: Time of all attempts.
+        seconds: Time of all attempts; of those that a killed driver left, the recorded epochs.
+        mark: When the attempt started, or its last recorded epoch ended.
         failures_by_kind: How often it failed, by name; with those that do not count.
     """
 
@@ -43,6 +44,7 @@ class Record:
     reason: str = ""
     kind: str = ""
     seconds: float = 0.0
+    mark: float = 0.0
     goals: dict[int, tuple[float, ...]] = field(default_factory=dict)
     closed: set[int] = field(default_factory=set)
     failures_by_kind: dict[str, int] = field(default_factory=dict)
@@ -82,6 +84,7 @@ class Records:
         record = self.of(event["trial_id"])
         if kind == "trial_started":
             record.status = RUNNING
+            record.mark = event.get("time") or 0.0
             record.attempts = max(record.attempts, event["attempt"])
         elif kind == "forgotten":
             attempts, seconds = record.attempts, record.seconds
@@ -96,6 +99,9 @@ class Records:
             self._outcome(record, kind, event)
 
     def _outcome(self, record: Record, kind: str, event: Event) -> None:
+        if kind in ("diverged", "failed"):  # what was trained since the last epoch that is recorded
+            record.seconds += max(0.0, (event.get("time") or 0.0) - record.mark)
+        record.mark = event.get("time") or 0.0
         if kind == "diverged":
             record.status, record.kind = DIVERGED, DIVERGED
             record.reason = str(_payload(event).get("reason", ""))

@@ -13,6 +13,7 @@ import argparse
 import contextlib
 import json
 import logging
+import os
 import sys
 import tempfile
 import time
@@ -22,6 +23,8 @@ from types import SimpleNamespace
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+os.environ.setdefault("RAY_AUTH_MODE", "token")  # before Ray is imported, as the recipes do
 
 CPUS = 2
 ARMS = {

@@ -12,8 +12,10 @@ Side by side in one run, each contender in a process of its own with its own loc
 
 Every trial reports one number R times, R = 1 and 9. ``loggers``: Ray's JSON, CSV and TensorBoard loggers, on
 by default; sarx has these off and always writes its own ledger and boards. ``ms/trial`` counts from the start
-of the first trial to the end of the last, ``with set-up`` from before ray.init. The slow contenders run fewer
-trials, as the table says: their cost is per trial.
+of the first trial to the end of the last, ``with set-up`` from before ray.init; Tune makes all trials of a
+random search before it starts the first, which only ``with set-up`` counts. sarx and ray-reuse take turns in
+rounds: the table has medians, a bar on them the median over rounds of the ratio within the round. The slow
+contenders run once and fewer trials, as the table says: their cost is per trial.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import statistics
 import subprocess
 import sys
 import time
@@ -32,6 +35,15 @@ from bars import at_least, at_most
 SCRIPT = Path(__file__).with_name("contenders.py")
 MOST_OVER_REUSE, LEAST_OVER_DEFAULT = 1.0, 20.0
 REPORTS = (1, 9)
+HEADS = (
+    ("reports", 8),
+    ("trials", 7),
+    ("ms/trial", 10),
+    ("with set-up", 12),
+    ("ray.init s", 11),
+    ("s", 7),
+    ("load", 6),
+)
 
 
 @dataclass(frozen=True)
@@ -51,17 +63,23 @@ class Run:
         return f"{self.contender}, loggers {'on' if self.loggers else 'off'}"
 
 
-def runs(contenders: list[str], trials: int, quick: bool) -> list[Run]:
-    """Return what is run, in order."""
+def plan(contenders: list[str], trials: int, rounds: int, quick: bool) -> list[list[Run]]:
+    """Return what is run: lists whose members take turns, ``rounds`` times if there are more than one."""
     slow, slowest = (8, 1) if quick else (min(trials, 30), 2)
-    plan = []
+    found = []
     for reports in REPORTS:
+        turns = [Run(name, reports, trials, True) for name in ("sarx", "ray-reuse") if name in contenders]
+        found += [turns] * rounds
+        if "ray-reuse" in contenders and not quick:
+            found.append([Run("ray-reuse", reports, trials, loggers=False)])
         for name in contenders:
-            count = {"ray-default": slow, "ray-train": slowest}.get(name, trials)
-            plan.append(Run(name, reports, count, loggers=True))
-            if name in ("ray-reuse", "ray-default") and not quick:
-                plan.append(Run(name, reports, count, loggers=False))
-    return plan
+            count = {"ray-default": slow, "ray-train": slowest, "optuna": trials}.get(name)
+            if count is None:
+                continue
+            found.append([Run(name, reports, count, loggers=True)])
+            if name == "ray-default" and not quick:
+                found.append([Run(name, reports, count, loggers=False)])
+    return found
 
 
 def measure(run: Run, environment: dict[str, str]) -> dict[str, float]:
@@ -81,6 +99,7 @@ def measure(run: Run, environment: dict[str, str]) -> dict[str, float]:
         "all_ms": (seconds["init"] + seconds["run"]) * each,
         "init": seconds["init"],
         "seconds": seconds["trials"],
+        "load": os.getloadavg()[0],
     }
 
 
@@ -92,7 +111,10 @@ def main() -> int:
     names = ["sarx", "ray-reuse", "ray-default", "ray-train", "optuna"]
     parser.add_argument("--trials", type=int, default=200, help="of the fast contenders, a multiple of 4")
     parser.add_argument("--contenders", default=",".join(names), help="which, with commas (default: all)")
-    parser.add_argument("--quick", action="store_true", help="40 trials, fewer of the slow, loggers on only")
+    parser.add_argument("--rounds", type=int, default=3, help="of sarx and ray-reuse (default: 3)")
+    parser.add_argument(
+        "--quick", action="store_true", help="40 trials, fewer of the slow, one round, loggers on only"
+    )
     options = parser.parse_args()
     contenders = options.contenders.split(",")
     if unknown := set(contenders) - set(names):
@@ -103,47 +125,43 @@ def main() -> int:
     environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
     environment |= {"RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0"}
     environment.pop("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", None)
-    begun, load = time.perf_counter(), os.getloadavg()[0]
-    print(f"no-op trials, 2 at a time, sarx with {trials - 4} search and 4 confirm trials; load {load:.2f}")
-    heads = (
-        ("reports", 8),
-        ("trials", 7),
-        ("ms/trial", 10),
-        ("with set-up", 12),
-        ("ray.init s", 11),
-        ("s", 7),
-    )
-    print(" " * 24 + "".join(f"{head:>{width}s}" for head, width in heads))
-    found: dict[tuple[str, int], float] = {}
-    for run in runs(contenders, trials, options.quick):
-        row = measure(run, environment)
-        if run.loggers:
-            found[run.contender, run.reports] = row["ms"]
-        counts = f"{run.reports:8d}{run.trials:7d}{row['ms']:10.1f}{row['all_ms']:12.1f}"
-        print(f"{run.name:24s}{counts}{row['init']:11.1f}{row['seconds']:7.1f}", flush=True)
-    print(f"{time.perf_counter() - begun:.0f} s\n")
-    return 0 if judge(found) else 1
+    begun = time.perf_counter()
+    print(f"no-op trials, 2 at a time, sarx with {trials - 4} search and 4 confirm trials")
+    print(" " * 24 + "".join(f"{head:>{width}s}" for head, width in HEADS))
+    found: dict[Run, list[float]] = {}
+    rounds = 1 if options.quick else options.rounds
+    for turns in plan(contenders, trials, rounds, options.quick):
+        for run in turns:
+            row = measure(run, environment)
+            found.setdefault(run, []).append(row["ms"])
+            counts = f"{run.reports:8d}{run.trials:7d}{row['ms']:10.1f}{row['all_ms']:12.1f}"
+            print(
+                f"{run.name:24s}{counts}{row['init']:11.1f}{row['seconds']:7.1f}{row['load']:6.2f}",
+                flush=True,
+            )
+    print(f"{time.perf_counter() - begun:.0f} s\n\nmedians over rounds, ms/trial")
+    for run, times in found.items():
+        print(f"{run.name:24s}{run.reports:8d}{run.trials:7d}{statistics.median(times):10.1f}")
+    print()
+    return 0 if judge({(run.contender, run.reports): ms for run, ms in found.items() if run.loggers}) else 1
 
 
-def judge(found: dict[tuple[str, int], float]) -> bool:
+def judge(found: dict[tuple[str, int], list[float]]) -> bool:
     """Print ratios and bars of the contenders that ran; return whether all bars are met."""
     passed = []
     for reports in REPORTS:
-        own = found.get(("sarx", reports))
-        for name in ("ray-reuse", "ray-default", "ray-train"):
-            other = found.get((name, reports))
-            if own is None or other is None:
-                continue
-            if name == "ray-reuse":
-                ratio = own / other
-                passed.append(at_most(f"engine_over_ray_reuse_{reports}", ratio, MOST_OVER_REUSE))
-            elif name == "ray-default":
-                ratio = other / own
-                passed.append(
-                    at_least(f"engine_faster_than_ray_default_{reports}", ratio, LEAST_OVER_DEFAULT)
-                )
-            else:
-                print(f"{name} over sarx at {reports} reports: {other / own:.0f}")
+        own = found.get(("sarx", reports), [])
+        reuse = found.get(("ray-reuse", reports), [])
+        default, train = (found.get((name, reports), []) for name in ("ray-default", "ray-train"))
+        if own and train:
+            ratio = train[0] / statistics.median(own)
+            print(f"sarx is {ratio:.0f} times faster than ray-train at {reports} reports")
+        if own and reuse:
+            ratio = statistics.median(mine / other for mine, other in zip(own, reuse, strict=True))
+            passed.append(at_most(f"engine_over_ray_reuse_{reports}", ratio, MOST_OVER_REUSE))
+        if own and default:
+            ratio = default[0] / statistics.median(own)
+            passed.append(at_least(f"engine_faster_than_ray_default_{reports}", ratio, LEAST_OVER_DEFAULT))
     return all(passed)
 
 

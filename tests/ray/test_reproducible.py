@@ -29,12 +29,15 @@ HALVING = {
 
 
 @contextlib.contextmanager
-def cluster(folder, slots):
-    """Run a cluster of ours that hands out ``slots`` CPUs; yield its address and the pid of its head."""
+def cluster(folder, slots, **variables):
+    """Run a cluster of ours that hands out ``slots`` CPUs; yield its address and the pid of its head.
+
+    Its workers see ``variables``, since they are started by it and not by the driver.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     (port,) = unused_ports(1)
     command = [sys.executable, "-m", "sarx.cluster.local"]
-    environment = os.environ | {"PYTHONPATH": str(CHECKOUT)}
+    environment = os.environ | {"PYTHONPATH": str(CHECKOUT), **variables}
     subprocess.run(
         [*command, "up", "--port", str(port), "--cpus", str(slots)], cwd=folder, env=environment, check=True
     )
@@ -114,7 +117,7 @@ def test_a_grid_of_30_cells_with_4_at_a_time_is_30_executions(tmp_path):
         "confirm: {seeds: 1}\n"
     )
     subject.file.write_text(text.replace("    sar: {regularizer: sar}\n", ""))
-    with cluster(tmp_path / "cluster", 4) as (address, _):
+    with cluster(tmp_path / "cluster", 4, SARX_WITNESS=str(subject.witness)) as (address, _):
         code, output = subject.run("--address", address)
     assert code == 0, output[-3000:]
     search = {e["trial_id"] for e in subject.events("proposed")}
