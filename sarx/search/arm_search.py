@@ -288,7 +288,8 @@ class ArmSearch:
     def _gate_closed(self, seat: Seat, rung: int) -> bool:
         """Whether the trial cannot be judged yet: what it tests has not begun to act (protocol 7)."""
         config = seat.claim.config.regularizer
-        return getattr(config, "gate", "always") != "always" and rung in self.book.record(seat.claim).closed
+        gated = getattr(config, "gate", "always") != "always"
+        return gated and self.book.record(seat.claim).goals.gate_closed(rung)
 
     def _settle(self, seat: Seat) -> None:
         self.begin(seat)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +21,54 @@ MOVES = frozenset(
 )
 
 
+class Course(Mapping[int, tuple[float, ...]]):
+    """The study's goals by epoch, in its order; NaN where a metric is missing.
+
+    Taken out of the recorded events when they are asked for: a search asks at its rungs and at the end.
+
+    Args:
+        names: Metrics of the goals; ``time/train_s`` is the recorded time of the epochs so far.
+    """
+
+    def __init__(self, names: tuple[str, ...] = ()) -> None:
+        """Start without epochs."""
+        self._names = names
+        self._events: dict[int, Event] = {}
+
+    def note(self, event: Event) -> None:
+        """Take the event of an epoch, in place of an earlier one of the same epoch."""
+        self._events[event["epoch"]] = event
+
+    def __getitem__(self, epoch: int) -> tuple[float, ...]:
+        """Return the goals after an epoch."""
+        found = dict.fromkeys(self._names, math.nan)
+        for item in self._events[epoch].get("metrics") or ():
+            if item["name"] in found:
+                found[item["name"]] = float(item["nonfinite"] if "nonfinite" in item else item["value"])
+        if COST in found:
+            found[COST] = sum(
+                event.get("duration_s") or 0.0 for at, event in self._events.items() if at <= epoch
+            )
+        return tuple(found.values())
+
+    def __iter__(self) -> Iterator[int]:
+        """Iterate over the recorded epochs."""
+        return iter(self._events)
+
+    def __len__(self) -> int:
+        """Return the number of recorded epochs."""
+        return len(self._events)
+
+    def __contains__(self, epoch: object) -> bool:
+        """Return whether an epoch is recorded."""
+        return epoch in self._events
+
+    def gate_closed(self, epoch: int) -> bool:
+        """Return whether the regularizer's gate had never opened up to an epoch."""
+        metrics = self._events[epoch].get("metrics") or () if epoch in self._events else ()
+        return any(item["name"] == GATE and (item.get("value") or 0.0) < 0 for item in metrics)
+
+
 @dataclass
 class Record:
     """One trial: where it stands, how often it was started, how often it failed, what it gave.
@@ -28,8 +76,7 @@ class Record:
     Attributes:
         since: First attempt whose checkpoints count; those before were forgotten.
         epoch: Last epoch that is recorded.
-        goals: The study's goals by epoch, in its order; NaN where a metric is missing.
-        closed: Epochs after which the regularizer's gate had never opened.
+        goals: The study's goals by epoch.
         seconds: Time of all attempts; of those that a killed driver left, the recorded epochs.
         mark: When the attempt started, or its last recorded epoch ended.
         failures_by_kind: How often it failed, by name; with those that do not count.
@@ -45,8 +92,7 @@ class Record:
     kind: str = ""
     seconds: float = 0.0
     mark: float = 0.0
-    goals: dict[int, tuple[float, ...]] = field(default_factory=dict)
-    closed: set[int] = field(default_factory=set)
+    goals: Course = field(default_factory=Course)
     failures_by_kind: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -73,7 +119,7 @@ class Records:
         """Return the record of a trial, a new one if there is none."""
         found = self.by_id.get(trial_id)
         if found is None:
-            found = self.by_id[trial_id] = Record(trial_id)
+            found = self.by_id[trial_id] = Record(trial_id, goals=Course(self.goals))
         return found
 
     def apply(self, event: Event) -> None:
@@ -89,7 +135,11 @@ class Records:
         elif kind == "forgotten":
             attempts, seconds = record.attempts, record.seconds
             self.by_id[record.trial_id] = Record(
-                record.trial_id, attempts=attempts, since=attempts + 1, seconds=seconds
+                record.trial_id,
+                attempts=attempts,
+                since=attempts + 1,
+                seconds=seconds,
+                goals=Course(self.goals),
             )
         elif kind == "retried":
             record.failures = 0
@@ -121,21 +171,9 @@ class Records:
         record.status = FAILED if record.failures > self.max_failures else NEW
 
     def _epoch(self, record: Record, event: Event) -> None:
-        duration = event.get("duration_s") or 0.0
-        epoch = event["epoch"]
-        found = dict.fromkeys(self.goals, math.nan)
-        for item in event.get("metrics") or ():
-            name = item["name"]
-            if name in found:
-                found[name] = float(item["nonfinite"] if "nonfinite" in item else item["value"])
-            elif name == GATE and "value" in item and item["value"] < 0:
-                record.closed.add(epoch)
-        if COST in found:
-            at = self.goals.index(COST)
-            found[COST] = duration + (record.goals[epoch - 1][at] if epoch - 1 in record.goals else 0.0)
-        record.goals[epoch] = tuple(found.values())
-        record.seconds += duration
-        record.epoch = epoch
+        record.goals.note(event)
+        record.seconds += event.get("duration_s") or 0.0
+        record.epoch = event["epoch"]
 
     def settle(self) -> None:
         """After a replay: what the last driver left running is free to continue."""

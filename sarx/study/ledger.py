@@ -6,6 +6,7 @@ who may write.
 
 from __future__ import annotations
 
+import gc
 import os
 import time
 from pathlib import Path
@@ -77,6 +78,7 @@ class Ledger:
             for torn in contents.torn:
                 print(f"{torn}: this line was cut short; it does not count and stays as it is", flush=True)
             self.events: list[Event] = contents.events
+            gc.freeze()  # they stay for good: the collector need not go over them again and again
             self._file = self._lock.claim()
             set_empty_aside(folder, self.fence)
             self._compact(folder)

@@ -1,4 +1,4 @@
-"""One event, one line: JSON with a checksum at its end. Standard library alone."""
+"""One event, one line: JSON with a checksum at its end."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import math
 import zlib
 from collections.abc import Iterator, Mapping
 from typing import Any
+
+import orjson
 
 from sarx.study.ledger_schema import COLUMNS
 
@@ -41,7 +43,7 @@ def decode(line: str | bytes) -> Event:
     crc = b"%08x" % zlib.crc32(b"}", zlib.crc32(head))
     if seal[len(_TAG) : -2] != crc:
         raise ValueError("checksum mismatch")
-    event = json.loads(raw)
+    event = orjson.loads(raw)
     if not isinstance(event, dict):
         raise ValueError("not a JSON object")
     return event
