@@ -45,7 +45,7 @@ def changes_and_looks(
     ):
         changed = [key for key in _WATCHED if _differs(key, before, after)]
         known = first_result is not None and first_result < seq
-        looks += known and any(_WATCHED[key] for key in changed)
+        looks += known and (any(_WATCHED[key] for key in changed) or _reconsidered(before, after))
         when = "after confirm results were known" if known else "before any confirm result"
         sentences = [_change(key, before, after) for key in changed] + _code_change(before, after)
         changes += [f"start {number}, {when}: {sentence}" for sentence in sentences]
@@ -55,6 +55,23 @@ def changes_and_looks(
                 f"start {number}: the training code had changed ({', '.join(kept)}) and trials were kept"
             )
     return tuple(changes), looks
+
+
+def _reconsidered(before: Payload, after: Payload) -> bool:
+    """Return whether an arm that was there is gone or is another one now.
+
+    Taking rows out makes the family smaller, and changing one until it wins is a second try; an added arm
+    makes the family larger and costs nothing.
+    """
+    rows = [
+        {(row["arm"], row.get("level") or ""): row for row in payload["arms"]} for payload in (before, after)
+    ]
+    parts = ("overrides", "parameters", "takes")
+    for key, row in rows[0].items():
+        other = rows[1].get(key)
+        if other is None or any((row.get(part) or None) != (other.get(part) or None) for part in parts):
+            return True
+    return False
 
 
 def _differs(key: str, before: Payload, after: Payload) -> bool:

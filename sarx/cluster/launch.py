@@ -19,6 +19,7 @@ from sarx.config.schema import TrainConfig, as_dict
 from sarx.search.engine import Engine
 from sarx.search.mirror import Mirror
 from sarx.search.propose import check, confounding
+from sarx.search.rungs import rung_epochs
 from sarx.study.design import Arm
 from sarx.study.identity import training_code, trial_id
 from sarx.study.ledger import Ledger
@@ -27,6 +28,7 @@ from sarx.study.opening import last_opening, open_study, opened_payload, settle_
 from sarx.study.plan import Timing, describe_cost
 from sarx.study.power import describe_power
 from sarx.study.schema import COST, Study
+from sarx.study.search_checks import search_config
 from sarx.study.since import changes, describe_changes
 from sarx.study.source import Source
 from sarx.study.storage import open_folder
@@ -82,6 +84,8 @@ def start(
             )
 
         payload = opened_payload(study, arms, code, kept, describe_scores(arms))
+        epochs = max(search_config(study, arm).training.epochs for arm in arms)
+        payload["plan"]["rungs"] = list(rung_epochs(study.search.scheduler, epochs))
         try:
             open_study(ledger, payload, folder.root / "study.lock")
             (folder.root / "study.yaml").write_text(study.file, encoding="utf-8")

@@ -258,8 +258,6 @@ class Leftovers:
         self.folder = folder
         self._read = 0
         self._phase: dict[str, str] = {}
-        self._claimed: dict[str, set[tuple[Any, ...]]] = {}
-        self._stopped: dict[str, set[tuple[Any, ...]]] = {}
 
     def clean(self) -> None:
         """Delete what was left by the trials that were decided since the last call."""
@@ -273,19 +271,14 @@ class Leftovers:
     def _note(self, event: Event) -> str | None:
         """Take in an event; return the trial if it may be decided now."""
         kind, trial_id = event["event"], event.get("trial_id", "")
-        place = tuple(event.get(key) or 0 for key in ("arm", "level", "phase", "repeat", "index"))
-        if kind == "claimed" or (kind == "proposed" and "same_as" not in json.loads(event["payload"])):
-            self._claimed.setdefault(trial_id, set()).add(place)
-        elif kind == "stopped":
-            self._stopped.setdefault(trial_id, set()).add(place)
-        elif kind == "trial_started":
+        if kind == "trial_started":
             self._phase[trial_id] = event["phase"]
         return trial_id if kind in ("stopped", "trial_finished", "diverged") else None
 
     def _decided(self, trial_id: str) -> bool:
         status = self.engine.records[trial_id].status
         if status == NEW:
-            return self._claimed.get(trial_id, set()) <= self._stopped.get(trial_id, set())
+            return self.engine.stopped(trial_id)
         return status in (FINISHED, DIVERGED_TRIAL)
 
     def _delete(self, trial_id: str) -> None:

@@ -131,6 +131,8 @@ class ArmSearch:
             if not self._fits(stored, index):
                 return None
             payload = json.loads(event.get("payload") or "{}")
+            if payload.get("by") != self._model(start):
+                return None
             seat = self._seat(index, stored, payload.get("memory", {}))
             if seat.claim.trial_id != event["trial_id"]:
                 return None
@@ -139,7 +141,7 @@ class ArmSearch:
 
     def _proposals(self, start: int, size: int) -> list[Proposal]:
         search = self.book.study.search
-        if not search.waits or start < search.sampler.startup:
+        if self._model(start) is None:
             return [Proposal(self._common(i), {}) for i in range(start, start + size)]
         study = self.book.study
         return next_batch(
@@ -152,13 +154,20 @@ class ArmSearch:
             modes=[goal.mode for goal in study.objective.goals],
         )
 
+    def _model(self, start: int) -> str | None:
+        """Return the sampler that proposes a batch from results; None for points that arms share."""
+        search = self.book.study.search
+        return search.sampler.name if search.waits and start >= search.sampler.startup else None
+
     def _common(self, index: int) -> dict[str, Any]:
         point = self.common.point(self.repeat, index)
         return {p.key: point[p.key] for p in self.arm.space if p.key in point}
 
     def _fits(self, parameters: Mapping[str, Any], index: int) -> bool:
-        space = self.arm.space
-        if not space or (index == 0 and self.book.study.search.sampler.name != "grid"):
+        space, grid = self.arm.space, self.book.study.search.sampler.name == "grid"
+        if grid:
+            return dict(parameters) == self._common(index)
+        if not space or index == 0:
             return not parameters
         return set(parameters) == {p.key for p in space} and all(
             contains(p, parameters[p.key]) for p in space
@@ -175,6 +184,9 @@ class ArmSearch:
         text = json.dumps(self._values(seat.claim), sort_keys=True)
         first = self._points.setdefault(text, seat.claim.index)
         payload: dict[str, Any] = {"memory": seat.memory} if seat.memory else {}
+        size = self.book.study.search.batch
+        if model := self._model(seat.claim.index // size * size):
+            payload["by"] = model
         if first != seat.claim.index:
             seat.same_as, seat.settled, seat.begun = first, True, True
             payload["same_as"] = first

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -55,7 +56,7 @@ class Book:
 
     def value(self, goals: tuple[float, ...]) -> float:
         """Return the objective of a trial such that higher is better; ``-inf`` where there is none."""
-        if not goals or goals[0] != goals[0]:
+        if not goals or not math.isfinite(goals[0]):
             return float("-inf")
         return goals[0] if self.study.objective.mode == "max" else -goals[0]
 
@@ -93,10 +94,12 @@ class Book:
         )
 
     def write_winner(self, claim: Claim, value: float) -> None:
-        """Append ``selected``, unless it is the winner already."""
+        """Append ``selected``, unless it is the winner already, with this value."""
         at = (claim.arm.name, claim.arm.level, claim.repeat, 0)
         event = self.selected.get(at)
-        if event is not None and (event["trial_id"], event["index"]) == (claim.trial_id, claim.index):
+        metrics = pack_metrics({self.study.objective.metric: value})
+        known = (claim.trial_id, claim.index, metrics)
+        if event is not None and (event["trial_id"], event["index"], event.get("metrics")) == known:
             return
         self.selected[at] = self.ledger.append(
             "selected",
@@ -105,7 +108,7 @@ class Book:
             phase=SEARCH,
             trial_id=claim.trial_id,
             parameters=pack_parameters(claim.parameters),
-            metrics=pack_metrics({self.study.objective.metric: value}),
+            metrics=metrics,
         )
 
     def claim(
@@ -140,9 +143,9 @@ class Book:
 
     def seed(self, phase: str, index: int, repeat: int = 0) -> int:
         """Return the seed of a search proposal, finalist seed or confirm seed; phases share none."""
-        if repeat and phase != CONFIRM:
-            return derive(self.study.seed, phase, "repeat", repeat, index)
-        return derive(self.study.seed, phase, index)
+        if phase == CONFIRM:
+            return derive(self.study.seed, phase, index)
+        return search_seed(self.study, index, repeat, phase)
 
     def plain(self, arm: Arm) -> dict[str, Any]:
         """Return the arm's options as nested plain values."""
@@ -170,6 +173,11 @@ class Book:
         elif kind == "forgotten":
             gone = event["trial_id"]
             self.judged = {key: verdict for key, verdict in self.judged.items() if key[1] != gone}
+
+
+def search_seed(study: Study, index: int, repeat: int, phase: str = SEARCH) -> int:
+    """Return the seed of a search proposal, or of a finalist's run."""
+    return derive(study.seed, phase, "repeat", repeat, index) if repeat else derive(study.seed, phase, index)
 
 
 def place(claim: Claim) -> Place:

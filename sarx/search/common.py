@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sarx.search.book import Place
+from sarx.search.book import Place, search_seed
 from sarx.search.propose import common_point
 from sarx.study.ledger import Event, unpack_parameters
-from sarx.study.ledger_schema import SEARCH
 from sarx.study.schema import Study
 from sarx.study.seeds import derive
 from sarx.study.space import contains
@@ -37,13 +36,14 @@ class CommonPoints:
         if key not in self._made:
             seed = derive(self.study.seed, "repeat", repeat) if repeat else self.study.seed
             point = common_point(self.space, self.study.search.sampler.name, seed=seed, index=index)
-            for event in self._stored.get(key, ()):
+            grid = self.study.search.sampler.name == "grid"  # whose cell follows from its index
+            for event in () if grid else self._stored.get(key, ()):
                 point |= self._still_valid(event, repeat, index)
             self._made[key] = point
         return self._made[key]
 
     def _still_valid(self, event: Event, repeat: int, index: int) -> dict[str, Any]:
-        if not repeat and event["seed"] != derive(self.study.seed, SEARCH, index):
+        if event["seed"] != search_seed(self.study, index, repeat):
             return {}
         stored = unpack_parameters(event["parameters"])
         return {p.key: stored[p.key] for p in self.space if contains(p, stored.get(p.key))}

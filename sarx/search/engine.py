@@ -75,10 +75,8 @@ class Engine:
         for search in self.searches.values():
             self._advance(search)
 
-    # ---------------------------------------------------------------- what to do
-
     def next_segment(self) -> Segment | None:
-        """Return the next segment to run, or None while nothing can start; ``done`` tells the two apart."""
+        """Return the next segment, or None while nothing can start; ``done`` tells the two apart."""
         while self._ready:
             seat = heapq.heappop(self._ready)[-1]
             if self._waits(seat):
@@ -101,8 +99,10 @@ class Engine:
 
     @property
     def finished_trials(self) -> tuple[int, int]:
-        """How many trials of the ledger are finished, and how many of these the study, as it is, has."""
+        """How many trials are finished, and how many of them count; all while a winner is not known yet."""
         finished = [trial for trial, record in self.records.items() if record.status == FINISHED]
+        if len(self.winners) < len(self.searches):
+            return len(finished), len(finished)
         return len(finished), sum(trial in self._seats for trial in finished)
 
     def record(self, claim: Claim) -> Record:
@@ -115,7 +115,7 @@ class Engine:
         return self.book.records.by_id
 
     def claim_of(self, segment: Segment) -> Claim:
-        """Return the first claim on a segment's trial."""
+        """Return the first claim on a trial."""
         return min((seat.claim for seat in self._seats[segment.trial_id]), key=self._turn)
 
     def queue(self) -> list[Claim]:
@@ -155,6 +155,11 @@ class Engine:
     def failed(self, segment: Segment, reason: str, kind: str = "crashed") -> None:
         """Record an attempt that broke; the trial is free again while the study allows retries."""
         self._end(segment, "failed", **_failure(segment, reason, kind))
+
+    def stopped(self, trial_id: str) -> bool:
+        """Return whether every claim on a trial was stopped early."""
+        seats = self._seats.get(trial_id, [])
+        return bool(seats) and all(seat.settled and seat.stopped is not None for seat in seats)
 
     def spent(self) -> tuple[int, float]:
         """Return the trials decided or stopped early, and the GPU hours used, over all starts."""

@@ -95,10 +95,7 @@ def _split(
     latest = history[max(first, 0) :]
     found = [(told.memory.get("generation"), told.memory.get("population")) for told in latest]
     if first < 0 or found != [(i // population, population) for i in range(len(latest))]:
-        raise ValueError(
-            f"the last {len(latest)} points of the history are not {last['generation'] + 1} generations of "
-            f"{population}: each must come with the memory of its own proposal"
-        )
+        return history, []  # proposed under other terms, such as another startup
     return history[:first], [latest[i : i + population] for i in range(0, len(latest), population)]
 
 

@@ -76,8 +76,8 @@ OPENED_KEYS = {
     "confirm_seeds": "list of int: the seed of each confirm index",
     "plan": "{seed, sampler, space: {key: range}, base, cpus_per_worker, gpus_per_worker, max_failures}: "
     "what else decides the numbers; "
-    "where they differ from the plain search also design, startup, batch, scheduler {name, ...}, "
-    "finalists {top, seeds}, repeats, scope, tune_on, overrides {key: value}, reproducible",
+    "repeats, scheduler {name, ...}, finalists {top, seeds}, rungs [epoch]; where they differ from the plain "
+    "search also design, startup, batch, scope, tune_on, overrides {key: value}, reproducible",
     "scores": "what the mean score averages over, for the caption",
     "steps": "training steps of one trial",
     "selection": "name of the split that search sees",

@@ -79,18 +79,20 @@ def opened_payload(
 
 
 def terms(search: Search) -> dict[str, Any]:
-    """Return the terms of the search that are not the plain ones, by their name in the study file."""
-    found: dict[str, Any] = {}
+    """Return the terms of the search by their name in the study file; of some those alone that are not plain.
+
+    Those that decide which recorded trials count are always there: after a change back to the plain search
+    their absence would be taken for an older ledger's.
+    """
+    found: dict[str, Any] = {
+        "repeats": search.repeats,
+        "scheduler": asdict(search.scheduler) if search.scheduler.name != "none" else {"name": "none"},
+        "finalists": asdict(search.finalists) if search.finalists.top else {"top": 0},
+    }
     if search.waits:
         found["startup"] = search.sampler.startup
     if search.waits or search.scheduler.name != "none":
         found["batch"] = search.batch
-    if search.scheduler.name != "none":
-        found["scheduler"] = asdict(search.scheduler)
-    if search.finalists.top:
-        found["finalists"] = asdict(search.finalists)
-    if search.repeats > 1:
-        found["repeats"] = search.repeats
     if search.scope == "shared":
         found |= {"scope": "shared", "tune_on": search.tune_on}
     if search.overrides:

@@ -55,8 +55,6 @@ def describe_changes(found: list[str], finished: int, counting: int) -> list[str
             f"  {finished - counting} of {finished} finished trials are of another plan, code or winner; "
             "they stay in the ledger and out of the table"
         )
-    elif found and finished:
-        lines.append(f"  all {finished} finished trials still count")
     return lines
 
 

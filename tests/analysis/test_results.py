@@ -278,6 +278,16 @@ def test_a_plan_in_another_order_and_a_plan_changed_before_any_result(new_ledger
     assert study.looks == 1
 
 
+def test_an_arm_taken_out_or_changed_is_a_look_and_an_added_one_is_none(new_ledger: Begin) -> None:
+    writer = new_ledger()
+    writer.open(arms=("sar", "a", "b"), levels=("",))
+    writer.finish("t", {"test/miou": 0.1})
+    writer.open(arms=("sar", "a", "b", "c"), levels=("",))
+    assert read_study(read_ledger(writer.study).events).looks == 1
+    writer.open(arms=("sar", "a", "c"), levels=("",))
+    assert read_study(read_ledger(writer.study).events).looks == 2
+
+
 def test_changed_code_is_said_and_is_no_look(new_ledger: Begin) -> None:
     writer = new_ledger()
     writer.open(levels=("",), code={"digest": "a", "files": {"x.py": "1", "y.py": "1", "z.py": "1"}})

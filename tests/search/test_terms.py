@@ -211,3 +211,49 @@ def test_goals_beside_the_objective_are_recorded_and_training_time_is_one(begin,
     host().run(engine)
     assert {r.final[1] for r in engine.records.values()} == {0.2}
     assert {len(r.final) for r in engine.records.values()} == {2}
+
+
+def test_a_grown_grid_still_has_every_cell_once(begin, host, text):
+    start, end = text.index("  parameters:"), text.index("  trials_per_arm")
+    grid = "  sampler: grid\n  parameters:\n    optim.lr: {choices: [0.01, 0.02]}\n"
+    grid += "    optim.weight_decay: {choices: [0.0, 0.1]}\n"
+    text = text[:start] + grid + text[end:].replace("  trials_per_arm: 4\n", "")
+    engine = begin(text)
+    host().run(engine)
+    engine.ledger.close()
+    grown = begin(text.replace("[0.0, 0.1]", "[0.0, 0.1, 0.2]"))
+    host().run(grown)
+    assert grown.done
+    for search in grown.searches.values():
+        cells = [tuple(seat.claim.parameters.values()) for seat in search.seats]
+        assert len(cells) == len(set(cells)) == 6
+        assert all(seat.same_as is None for seat in search.seats)
+
+
+def test_an_infinite_objective_never_wins(begin, host):
+    engine = begin()
+    host(outcome=lambda s: float("inf") if s.index == 2 and s.phase == "search" else 0.1).run(engine)
+    assert 2 not in {claim.index for claim in engine.winners.values()}
+
+
+def test_another_kind_of_sampler_does_not_take_up_its_proposals(begin, host, text):
+    text = text.replace("trials_per_arm: 4", "trials_per_arm: 12\n  sampler: {name: tpe, startup: 4}")
+    engine = begin(text)
+    host().run(engine)
+    engine.ledger.close()
+    common = begin(text.replace("{name: tpe, startup: 4}", "qmc"))
+    host().run(common)
+    for index in range(12):
+        points = [search.seats[index].claim.parameters for search in common.searches.values()]
+        assert len({point.get("optim.lr") for point in points}) == 1
+
+
+def test_a_winner_with_another_score_is_selected_again(begin, host, text):
+    engine = begin(text)
+    host(outcome=lambda s: 0.9 if s.index == 1 else 0.1).run(engine)
+    engine.ledger.append("forgotten", trial_id=engine.winners["sar", 0].trial_id, payload="{}")
+    engine.ledger.close()
+    again = begin(text)
+    host(outcome=lambda s: 0.8 if s.index == 1 else 0.1).run(again)
+    last = [e for e in of_kind(again.ledger.events, "selected") if e["arm"] == "sar"][-1]
+    assert last["metrics"] == [{"name": "val/miou", "value": 0.8}]

@@ -45,10 +45,7 @@ def test_changes_are_named_as_in_the_study_file():
 def test_what_it_leaves_of_the_finished_trials():
     assert describe_changes([], 0, 0) == []
     assert describe_changes([], 7, 7) == []
-    assert describe_changes(["seeds 5 -> 10"], 7, 7) == [
-        "  changed since the last start: seeds 5 -> 10",
-        "  all 7 finished trials still count",
-    ]
+    assert describe_changes(["seeds 5 -> 10"], 7, 7) == ["  changed since the last start: seeds 5 -> 10"]
     (line,) = describe_changes([], 7, 4)
     assert line.startswith("  3 of 7 finished trials are of another plan, code or winner")
     many = describe_changes([str(i) for i in range(12)], 0, 0)
