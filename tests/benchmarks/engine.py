@@ -35,15 +35,8 @@ from bars import at_least, at_most
 SCRIPT = Path(__file__).with_name("contenders.py")
 MOST_OVER_REUSE, LEAST_OVER_DEFAULT = 1.0, 20.0
 REPORTS = (1, 9)
-HEADS = (
-    ("reports", 8),
-    ("trials", 7),
-    ("ms/trial", 10),
-    ("with set-up", 12),
-    ("ray.init s", 11),
-    ("s", 7),
-    ("load", 6),
-)
+HEADS = {"reports": 8, "trials": 7, "ms/trial": 10, "with set-up": 12, "ray.init s": 11, "s": 7, "load": 6}
+"""Columns and their widths; the load is the machine's over the last minute, the contender's own included."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +104,7 @@ def main() -> int:
     names = ["sarx", "ray-reuse", "ray-default", "ray-train", "optuna"]
     parser.add_argument("--trials", type=int, default=200, help="of the fast contenders, a multiple of 4")
     parser.add_argument("--contenders", default=",".join(names), help="which, with commas (default: all)")
-    parser.add_argument("--rounds", type=int, default=3, help="of sarx and ray-reuse (default: 3)")
+    parser.add_argument("--rounds", type=int, default=5, help="of sarx and ray-reuse (default: 5)")
     parser.add_argument(
         "--quick", action="store_true", help="40 trials, fewer of the slow, one round, loggers on only"
     )
@@ -127,7 +120,7 @@ def main() -> int:
     environment.pop("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", None)
     begun = time.perf_counter()
     print(f"no-op trials, 2 at a time, sarx with {trials - 4} search and 4 confirm trials")
-    print(" " * 24 + "".join(f"{head:>{width}s}" for head, width in HEADS))
+    print(" " * 24 + "".join(f"{head:>{width}s}" for head, width in HEADS.items()))
     found: dict[Run, list[float]] = {}
     rounds = 1 if options.quick else options.rounds
     for turns in plan(contenders, trials, rounds, options.quick):

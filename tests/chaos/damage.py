@@ -51,7 +51,7 @@ def interrupted(subject: Subject) -> list[str]:
     """Run until two trials are finished and another has a checkpoint, SIGKILL; return the finished ones."""
     subject.start()
     subject.wait(lambda: len(subject.finished()) >= 2 and checkpoints(subject))
-    subject.kill_driver()
+    subject.kill_driver(alone=False)
     return subject.finished()
 
 

@@ -13,7 +13,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from sarx.cluster.processes import family
+from sarx.cluster.processes import alive, family
 from sarx.study.ledger_files import read_events
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -95,11 +95,16 @@ class Subject:
         code = self.start(*arguments).wait(timeout)
         return code, self.log.read_bytes()[before:].decode(errors="replace")
 
-    def kill_driver(self) -> None:
-        """End the driver with SIGKILL."""
+    def kill_driver(self, *, alone: bool = True) -> None:
+        """End the driver with SIGKILL; unless ``alone``, wait until what it had started is gone too."""
         assert self.process is not None
+        started = [] if alone else family(self.process.pid)
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
+        deadline = time.monotonic() + 60
+        while any(map(alive, started)):
+            assert time.monotonic() < deadline, "what the driver had started still runs after 60 s"
+            time.sleep(0.1)
 
     def workers(self) -> list[int]:
         """Return the processes that host trials now."""
