@@ -96,14 +96,15 @@ class Subject:
         return code, self.log.read_bytes()[before:].decode(errors="replace")
 
     def kill_driver(self, *, alone: bool = True) -> None:
-        """End the driver with SIGKILL; unless ``alone``, wait until what it had started is gone too."""
+        """End the driver with SIGKILL; unless ``alone``, wait until the hosts of its trials are gone too."""
         assert self.process is not None
-        started = [] if alone else family(self.process.pid)
+        hosts = self.workers()
+        started = [] if alone else [entry for entry in family(self.process.pid) if entry["pid"] in hosts]
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
         deadline = time.monotonic() + 60
         while any(map(alive, started)):
-            assert time.monotonic() < deadline, "what the driver had started still runs after 60 s"
+            assert time.monotonic() < deadline, "a host of a trial still runs after 60 s"
             time.sleep(0.1)
 
     def workers(self) -> list[int]:
