@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, NoReturn, TypeVar
 from sarx.cluster.limits import Guard, unwritable
 from sarx.cluster.monitor import Monitor, clock
 from sarx.cluster.processes import end_descendants
-from sarx.cluster.resources import connect, prepare_environment
+from sarx.cluster.resources import capacity, connect, needs_of, prepare_environment
 from sarx.config.errors import UserError
 from sarx.search.engine import Engine
 from sarx.search.mirror import Mirror
@@ -100,27 +100,27 @@ def fit(
         host: What runs the segments; None: ``TrialHost``.
         mirror: Where settled search trials are copied to.
     """
-    os.environ.setdefault("TUNE_PRINT_ALL_TRIAL_ERRORS", "0")  # each failure is one line of ours
     import ray
     from ray import tune
 
     from sarx.cluster.failures import lost_actors_are_failed_trials
     from sarx.cluster.searcher import SegmentSearcher, Watch, scratch
+    from sarx.cluster.slots import Slots
     from sarx.cluster.trial import TrialHost
 
     logging.getLogger("ray.tune.tune").addFilter(lambda record: "did not complete" not in str(record.msg))
-    resources = study.resources
-    needs = {"CPU": float(resources.cpus_per_worker), "GPU": resources.gpus_per_worker}
-    needs = {name: amount for name, amount in needs.items() if amount}
+    slots = Slots(partial(capacity, study.resources))
     leaving = Leaving(engine.ledger, folder, monitor)
     guard = Guard(study.limits, engine, monitor.started)
     at_limit = partial(leaving.at_limit, engine)
-    searcher = SegmentSearcher(engine, folder, monitor, guard, at_limit, leaving.given_up, mirror)
+    searcher = SegmentSearcher(engine, folder, monitor, guard, at_limit, leaving.given_up, slots, mirror)
     with warnings.catch_warnings(), lost_actors_are_failed_trials():
         warnings.simplefilter("ignore")
         tuner = tune.Tuner(
-            tune.with_resources(host or TrialHost, needs),
-            tune_config=tune.TuneConfig(search_alg=searcher, num_samples=-1, reuse_actors=True),
+            tune.with_resources(host or TrialHost, needs_of(study.resources)),
+            tune_config=tune.TuneConfig(
+                search_alg=searcher, scheduler=slots, num_samples=-1, reuse_actors=True
+            ),
             run_config=tune.RunConfig(
                 name=f"run-{os.getpid()}",
                 storage_path=str(scratch(folder)),

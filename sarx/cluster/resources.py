@@ -15,6 +15,8 @@ ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",
+    "TUNE_MAX_PENDING_TRIALS_PG": "1000000",  # sarx.cluster.slots says how many
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # each failure is one line of ours
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AIR_NEW_OUTPUT": "0",  # Tune's own progress would name its scratch folder as the results
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
@@ -86,17 +88,28 @@ def connect(address: str | None, resources: Resources) -> int:
             f"no cluster answers at {target or 'this machine'}: {error}", where="--address"
         ) from None
     have = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    needs = {"CPU": float(resources.cpus_per_worker), "GPU": resources.gpus_per_worker}
+    needs = needs_of(resources)
     fits = max((slots_of(node, needs) for node in nodes()), default=0)
     if fits == 0:
         ray.shutdown()
-        wanted = ", ".join(f"{amount:g} {name}" for name, amount in needs.items() if amount)
+        wanted = ", ".join(f"{amount:g} {name}" for name, amount in needs.items())
         found = ", ".join(f"{have.get(name, 0):g} {name}" for name in ("CPU", "GPU"))
         raise UserError(
             f"one trial needs {wanted} on one node and no node has that (the cluster: {found})",
             where="resources",
         )
-    return sum(slots_of(node, needs) for node in nodes())
+    return capacity(resources)
+
+
+def needs_of(resources: Resources) -> dict[str, float]:
+    """Return what one trial occupies, by Ray's names."""
+    needs = {"CPU": float(resources.cpus_per_worker), "GPU": resources.gpus_per_worker}
+    return {name: amount for name, amount in needs.items() if amount}
+
+
+def capacity(resources: Resources) -> int:
+    """Return how many trials fit at once on the nodes that live now."""
+    return sum(slots_of(node, needs_of(resources)) for node in nodes())
 
 
 def nodes() -> list[dict[str, float]]:

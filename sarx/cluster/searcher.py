@@ -17,6 +17,7 @@ from ray.tune.search import Searcher
 from sarx.cluster import failures
 from sarx.cluster.limits import Guard, check_room, unwritable
 from sarx.cluster.monitor import Monitor
+from sarx.cluster.slots import Slots
 from sarx.cluster.trial import DIVERGED, encode_segment
 from sarx.config.errors import UserError
 from sarx.config.schema import as_dict
@@ -58,6 +59,7 @@ class SegmentSearcher(Searcher):
         guard: Its limits.
         at_limit: Called with the limit that is reached; does not return.
         give_up: Called with what ended the run; does not return.
+        slots: Says whether Tune may have another segment.
         mirror: Where settled search trials are copied to.
     """
 
@@ -69,6 +71,7 @@ class SegmentSearcher(Searcher):
         guard: Guard,
         at_limit: Callable[[str], NoReturn],
         give_up: Callable[[UserError], NoReturn],
+        slots: Slots,
         mirror: Mirror | None = None,
     ) -> None:
         """Serve one engine."""
@@ -79,6 +82,7 @@ class SegmentSearcher(Searcher):
         self.guard = guard
         self.at_limit = at_limit
         self.give_up = give_up
+        self.slots = slots
         self.mirror = mirror
         self.threads = engine.study.resources.cpus_per_worker
         self.running: dict[str, tuple[Segment, Board]] = {}
@@ -101,10 +105,12 @@ class SegmentSearcher(Searcher):
         self.look()  # Tune asks here again and again, without a step, while nothing runs
         with self._storage():
             busy = len(self.running) + len(self.ended)
-            segment = self.engine.next_segment() if self.guard.admits(busy) else None
+            admitted = self.slots.room() and self.guard.admits(busy)
+            segment = self.engine.next_segment() if admitted else None
             if segment is None:
                 return Searcher.FINISHED if self.engine.done else None
             self.running[trial_id] = (segment, self._board(segment))
+            self.slots.handed(trial_id)
         minutes = self.engine.study.limits.trial_minutes
         return encode_segment(segment, self.folder.root, self.threads, minutes)
 
@@ -121,6 +127,7 @@ class SegmentSearcher(Searcher):
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
         """Take note of how a segment ended."""
+        self.slots.freed(trial_id)
         if trial_id in self.running:
             self.ended.append(Ending(trial_id, *self.running.pop(trial_id), None if error else result))
 
@@ -231,6 +238,10 @@ class Watch(Callback):
     def __init__(self, searcher: SegmentSearcher) -> None:
         """Watch for one searcher."""
         self.searcher = searcher
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Hand on that a segment has an actor."""
+        self.searcher.slots.started(trial.trial_id)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Hand on why a segment failed."""

@@ -16,6 +16,7 @@ from sarx.cluster import failures, limits
 from sarx.cluster.limits import Guard
 from sarx.cluster.monitor import Monitor
 from sarx.cluster.searcher import SegmentSearcher, Watch
+from sarx.cluster.slots import Slots
 from sarx.config.errors import UserError
 from sarx.search.engine import Engine
 from sarx.study.design import make_arms
@@ -71,7 +72,7 @@ class Bench:
     def open(self):
         self.told = []
         self.searcher = SegmentSearcher(
-            self.engine, self.folder, Monitor(1e9), self.guard, self.told.append, refuse
+            self.engine, self.folder, Monitor(1e9), self.guard, self.told.append, refuse, Slots(lambda: 9)
         )
         self.watch = Watch(self.searcher)
         self.count = 0
