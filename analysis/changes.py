@@ -45,9 +45,11 @@ def changes_and_looks(
     ):
         changed = [key for key in _WATCHED if _differs(key, before, after)]
         known = first_result is not None and first_result < seq
-        looks += known and (any(_WATCHED[key] for key in changed) or _reconsidered(before, after))
+        again = _code_change(before, after)
+        retried = bool(again) or any(_WATCHED[key] for key in changed) or _reconsidered(before, after)
+        looks += known and retried
         when = "after confirm results were known" if known else "before any confirm result"
-        sentences = [_change(key, before, after) for key in changed] + _code_change(before, after)
+        sentences = [_change(key, before, after) for key in changed] + again
         changes += [f"start {number}, {when}: {sentence}" for sentence in sentences]
         kept = _code(after).get("kept") or []
         if kept:
@@ -125,7 +127,10 @@ def _moved(name: str, old: object, new: object) -> str:
 
 
 def _code_change(before: Payload, after: Payload) -> list[str]:
-    """Say that the code which identifies the trials changed: none of the earlier trials counts any more."""
+    """Say that the code which identifies the trials changed: none of the earlier trials counts any more.
+
+    Training all arms again with other code is a second draw, whatever the reason for the change.
+    """
     old, new = _code(before), _code(after)
     if not (old.get("digest") and new.get("digest")) or old["digest"] == new["digest"]:
         return []

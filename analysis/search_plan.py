@@ -38,6 +38,7 @@ class SearchPlan:
         overrides: what makes search trials a cheaper proxy.
         reproducible: whether equal results must give equal decisions.
         max_failures: failed attempts after which a trial is given up; None if the ledger does not say.
+        gpus: GPUs that a trial occupies.
     """
 
     sampler: str = "qmc"
@@ -51,6 +52,7 @@ class SearchPlan:
     overrides: Mapping[str, Any] = field(default_factory=dict)
     reproducible: bool = True
     max_failures: int | None = None
+    gpus: float = 0.0
 
     @property
     def shared(self) -> str:
@@ -85,6 +87,7 @@ def read_search_plan(opening: Mapping[str, Any], repeats: int = 1) -> SearchPlan
         overrides=plan.get("overrides") or {},
         reproducible=name_of(scheduler, "none") not in TIMED if reproducible is None else bool(reproducible),
         max_failures=None if failures is None else int(failures),
+        gpus=float(plan.get("gpus_per_worker") or 0.0) * int(plan.get("num_workers") or 1),
     )
 
 

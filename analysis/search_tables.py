@@ -12,14 +12,22 @@ from analysis.table import Table, full_name
 
 
 def search_table(study: Study, searches: pl.DataFrame) -> Table:
-    """Return what the search of every row tuned, cost and reached: scores that choose winners, no results."""
+    """Return what the search of every row tuned, cost and reached: scores that choose winners, no results.
+
+    Where trials occupy GPUs the hours are GPU hours.
+    """
     arms = {(arm.level, arm.arm): arm for arm in study.arms}
     finalists = bool(int(searches["claimed"].sum()))
     columns = ["arm", f"best {study.objective}"]
     columns += ["finalist runs"] if finalists else []
-    columns += ["steps before confirm", "hours with confirm", "tuned parameters"]
+    gpus = study.search.gpus
+    columns += [
+        "steps before confirm",
+        f"{'GPU hours' if gpus else 'hours'} with confirm",
+        "tuned parameters",
+    ]
     rows = []
-    for record in searches.iter_rows(named=True):
+    for record in searches.with_columns(pl.col("hours") * (gpus or 1.0)).iter_rows(named=True):
         cells = [full_name(record["arm"], record["level"]), number(record["best"], 4)]
         if finalists:
             lost = f", {record['lost']} lost" if record["lost"] else ""

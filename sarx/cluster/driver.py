@@ -32,6 +32,7 @@ from sarx.search.overview import overview, totals
 from sarx.search.state import DIVERGED, FAILED
 from sarx.study.design import Arm
 from sarx.study.ledger import Ledger
+from sarx.study.ledger_schema import CONFIRM
 from sarx.study.plan import describe_batch
 from sarx.study.schema import Study
 from sarx.study.storage import StudyFolder
@@ -75,7 +76,7 @@ def run_study(
                     print(line)
                 print(f"running {left} trials, {slots} at a time; results in {folder.root}", flush=True)
                 fit(study, engine, folder, monitor, mirror=mirror)
-            if engine.done:
+            if engine.done and not engine.held_back:
                 note_finished(leaving)
             if mirror is not None:
                 mirror.finish(engine)
@@ -244,6 +245,15 @@ def same_command() -> str:
 # ---------------------------------------------------------------- the end
 
 
+def restriction(engine: Engine) -> str:
+    """Return the options that let a part of the study run alone."""
+    arms = f"--arms {','.join(sorted(engine.only_arms))}" if engine.only_arms is not None else ""
+    phase = f"--phase {engine.only_phase}" if engine.only_phase else ""
+    what = " ".join(filter(None, (arms, phase)))
+    waits = engine.only_phase == CONFIRM and len(engine.winners) < len(engine.searches)
+    return what + (" (confirm trials wait for their search to end)" if waits else "")
+
+
 def note_finished(leaving: Leaving) -> None:
     """Record that nothing is left to run."""
     try:
@@ -264,9 +274,11 @@ def summarise(engine: Engine, folder: StudyFolder, seconds: float) -> int:
         if record.status in (FAILED, DIVERGED):
             what = f"{claim.arm.key} {claim.phase} {claim.index}: {record.reason}"
             print(f"  {record.status}: {what} ({folder.trial(record.trial_id) / 'log.txt'})")
-    missing = engine.incomplete
-    if missing:
-        print(f"  without all their trials: {', '.join(missing)}")
+    missing, held = engine.incomplete, engine.held_back if engine.done else []
+    if failed := [arm for arm in missing if arm not in held]:
+        print(f"  without all their trials: {', '.join(failed)}")
+    if held:
+        print(f"  held back by {restriction(engine)}: {', '.join(held)}")
     print(f"results      {folder.root}")
     print(f"tensorboard  {folder.tensorboard}   (just tensorboard {engine.study.study})")
     print(f"next         just analyze {engine.study.study}", flush=True)

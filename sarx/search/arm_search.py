@@ -118,6 +118,14 @@ class ArmSearch:
         ]
         return sorted((item for item in found if item[0] > -math.inf), key=lambda item: -item[0])
 
+    def chosen(self, claim: Claim) -> dict[str, Any]:
+        """Return the parameters that a winner passes on to its confirm trials.
+
+        Where other arms follow, these are the values of all searched options, also where they are the
+        winner's defaults: a follower may have others.
+        """
+        return self._values(claim) if self.book.study.search.scope == "shared" else dict(claim.parameters)
+
     # ---------------------------------------------------------------- proposals
 
     def _recorded(self, start: int, size: int) -> list[Seat] | None:

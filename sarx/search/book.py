@@ -93,13 +93,13 @@ class Book:
             event, **self._where(claim), phase=claim.phase, trial_id=claim.trial_id, epoch=epoch, **text
         )
 
-    def write_winner(self, claim: Claim, value: float) -> None:
-        """Append ``selected``, unless it is the winner already, with this value."""
+    def write_winner(self, claim: Claim, value: float, parameters: Mapping[str, Any]) -> None:
+        """Append ``selected`` with the parameters passed on, unless the last one says the same."""
         at = (claim.arm.name, claim.arm.level, claim.repeat, 0)
         event = self.selected.get(at)
-        metrics = pack_metrics({self.study.objective.metric: value})
-        known = (claim.trial_id, claim.index, metrics)
-        if event is not None and (event["trial_id"], event["index"], event.get("metrics")) == known:
+        metrics, packed = pack_metrics({self.study.objective.metric: value}), pack_parameters(parameters)
+        said = {"trial_id": claim.trial_id, "index": claim.index, "metrics": metrics, "parameters": packed}
+        if event is not None and said == {key: event.get(key) for key in said}:
             return
         self.selected[at] = self.ledger.append(
             "selected",
@@ -107,7 +107,7 @@ class Book:
             **self._where(claim),
             phase=SEARCH,
             trial_id=claim.trial_id,
-            parameters=pack_parameters(claim.parameters),
+            parameters=packed,
             metrics=metrics,
         )
 

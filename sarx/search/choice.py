@@ -26,6 +26,7 @@ class Choice:
         """Take the finalists of a finished search."""
         self.book = book
         self.key = (search.arm.key, search.repeat)
+        self.search = search
         finalists = book.study.search.finalists
         ranked = search.ranking()
         self.candidates = ranked[: max(1, finalists.top)]
@@ -75,5 +76,6 @@ class Choice:
             value, best = max(means, key=lambda item: item[0])
             if value == -math.inf:
                 return None
-        self.book.write_winner(best, value if self.book.study.objective.mode == "max" else -value)
+        value = value if self.book.study.objective.mode == "max" else -value
+        self.book.write_winner(best, value, self.search.chosen(best))
         return best

@@ -68,6 +68,7 @@ class Engine:
         self.confirm: dict[str, list[Seat]] = {arm.key: [] for arm in arms}
         self.running = 0
         self._seats: dict[str, list[Seat]] = {}
+        self._stopped: set[str] = set()
         self._open_confirm = 0
         self._ready: list[tuple[int, int, int, int, int, Seat]] = []
         self._positions = {arm.key: position for position, arm in enumerate(arms)}
@@ -91,6 +92,19 @@ class Engine:
             for key, search in self.searches.items()
         )
         return not (searching or self.running or self._open_confirm)
+
+    @property
+    def held_back(self) -> list[str]:
+        """Arms of which something is left that may not run now, once ``done``: ``--arms``, ``--phase``."""
+        found = []
+        for arm in self.arms:
+            open_searches = any(
+                key not in self.winners and (search.arm.key == arm.key or self._follows(arm, search.arm))
+                for key, search in self.searches.items()
+            )
+            if open_searches or not all(seat.settled for seat in self.confirm[arm.key]):
+                found.append(arm.key)
+        return found
 
     @property
     def incomplete(self) -> list[str]:
@@ -163,15 +177,9 @@ class Engine:
 
     def spent(self) -> tuple[int, float]:
         """Return the trials decided or stopped early, and the GPU hours used, over all starts."""
-        records = self.records.values()
-        stopped = sum(
-            self.records[trial].status == NEW and all(seat.settled for seat in seats)
-            for trial, seats in self._seats.items()
-            if trial in self.records
-        )
-        hours = sum(record.seconds for record in records) / 3600
-        gpus = self.study.resources.gpus_per_worker * self.study.resources.num_workers
-        return stopped + sum(record.status in DECIDED for record in records), hours * gpus
+        records, resources = self.book.records, self.study.resources
+        gpus = resources.gpus_per_worker * resources.num_workers
+        return len(self._stopped) + records.decided, records.seconds / 3600 * gpus
 
     def _end(
         self, segment: Segment, event: str, checked: Mapping[str, Any] | None = None, **columns: Any
@@ -248,7 +256,13 @@ class Engine:
                 self._settle(seat)
             if self._waits(seat) and self._may_run(seat.claim.arm, seat.claim.phase):
                 heapq.heappush(self._ready, (*self._turn(seat.claim), next(self._order), seat))
+            self._count_stopped(seat)
         return list(homes.values())
+
+    def _count_stopped(self, seat: Seat) -> None:
+        """Keep the set of trials that were stopped early and have no outcome of their own."""
+        trial_id, ended = seat.claim.trial_id, self.book.record(seat.claim).status in DECIDED
+        (self._stopped.add if self.stopped(trial_id) and not ended else self._stopped.discard)(trial_id)
 
     def _settle(self, seat: Seat) -> None:
         """Settle a finalist or confirm seat."""
@@ -291,18 +305,19 @@ class Engine:
         if winner is None:
             return
         for arm in self.arms:
-            if arm.key == winner.arm.key or self._follows(arm, winner):
+            if arm.key == winner.arm.key or self._follows(arm, winner.arm):
                 self._confirm(arm, winner)
 
-    def _follows(self, arm: Arm, winner: Claim) -> bool:
+    def _follows(self, arm: Arm, tuned: Arm) -> bool:
         shared = self.study.search.scope == "shared"
-        return shared and arm.level == winner.arm.level and arm.name != winner.arm.name
+        return shared and arm.level == tuned.level and arm.name != tuned.name
 
     def _confirm(self, arm: Arm, winner: Claim) -> None:
         """Claim the confirm seeds that go to the winner of a search."""
         repeats = max(1, self.repeats_of(winner.arm))
-        own = {*arm.takes} if arm.key != winner.arm.key else {*winner.parameters}
-        parameters = {key: value for key, value in winner.parameters.items() if key in own}
+        parameters = self.searches[winner.arm.key, winner.repeat].chosen(winner)
+        if arm.key != winner.arm.key:
+            parameters = {key: value for key, value in parameters.items() if key in arm.takes}
         seats = []
         for k in range(winner.repeat, self.study.confirm.seeds, repeats):
             claim = self.book.claim(arm, CONFIRM, k, parameters, repeat=winner.repeat, proposal=winner.index)

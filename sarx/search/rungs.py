@@ -44,7 +44,8 @@ def in_top_share(value: float, others: Sequence[float], factor: int) -> bool:
     """Return whether a value is among the best ``1 / factor`` of those seen at its rung (ASHA).
 
     Source: Li et al., "A System for Massively Parallel Hyperparameter Tuning", MLSys 2020, in the form that
-    stops instead of pausing. The first values at a rung go on, since nothing can be said of them.
+    stops instead of pausing. Of fewer values than ``factor`` the best so far goes on,
+    the first one always.
     """
     seen = sorted([*others, value], reverse=True)
     kept = max(1, len(seen) // factor)

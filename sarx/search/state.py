@@ -107,6 +107,10 @@ class Records:
     Args:
         goals: Metrics that decide anything, in order; ``time/train_s`` is the recorded time of the epochs.
         max_failures: Failed attempts after which a trial is given up.
+
+    Attributes:
+        decided: Trials that are finished, diverged or given up.
+        seconds: Time of all trials.
     """
 
     def __init__(self, goals: Sequence[str], max_failures: int) -> None:
@@ -114,6 +118,8 @@ class Records:
         self.goals = tuple(goals)
         self.max_failures = max_failures
         self.by_id: dict[str, Record] = {}
+        self.decided = 0
+        self.seconds = 0.0
 
     def of(self, trial_id: str) -> Record:
         """Return the record of a trial, a new one if there is none."""
@@ -128,6 +134,13 @@ class Records:
         if kind not in MOVES:
             return
         record = self.of(event["trial_id"])
+        before = record.status in DECIDED, record.seconds
+        self._move(record, kind, event)
+        after = self.by_id[record.trial_id]
+        self.decided += (after.status in DECIDED) - before[0]
+        self.seconds += after.seconds - before[1]
+
+    def _move(self, record: Record, kind: str, event: Event) -> None:
         if kind == "trial_started":
             record.status = RUNNING
             record.mark = event.get("time") or 0.0

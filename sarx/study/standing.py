@@ -79,7 +79,7 @@ class Standing:
         self.leaving: tuple[float, str] | None = None
         self.ended = False
         self._payload = ""
-        self._verdicts: dict[tuple[Use, str], str] = {}
+        self._stopped: dict[tuple[Use, str], set[int]] = {}
         self._same: dict[Use, Use] = {}
         self._selected: set[tuple[str, str, int]] = set()
         for event in events:
@@ -101,7 +101,8 @@ class Standing:
                 same = _payload(event).get("same_as") if "same_as" in event.get("payload", "") else None
                 self._same[use] = use if same is None else replace(use, index=same)
             else:
-                self._verdicts[use, event["trial_id"]] = kind
+                at = self._stopped.setdefault((use, event["trial_id"]), set())
+                (at.add if kind == "stopped" else at.discard)(event["epoch"])
         elif kind == "selected":
             self._selected.add((event["arm"], event["level"], event.get("repeat") or 0))
         elif kind == "stopping":
@@ -122,9 +123,9 @@ class Standing:
             trial.status, trial.attempts = RUNNING, max(trial.attempts, event["attempt"])
         elif kind == "forgotten":
             self.trials[trial.trial_id] = Trial(trial.trial_id, attempts=trial.attempts)
-            for use, trial_id in [*self._verdicts]:
+            for use, trial_id in [*self._stopped]:
                 if trial_id == trial.trial_id:
-                    del self._verdicts[use, trial_id]
+                    del self._stopped[use, trial_id]
         elif kind == "retried":
             trial.failures = 0
             if trial.status == FAILED:
@@ -146,7 +147,9 @@ class Standing:
         """
         use = self._same[use]
         trial = self.trials[self.claims[use]]
-        if trial.status != DIVERGED and self._verdicts.get((use, trial.trial_id)) == "stopped":
+        rungs = self._rungs
+        stopped = self._stopped.get((use, trial.trial_id), set[int]())
+        if trial.status != DIVERGED and (stopped if rungs is None else stopped & rungs):
             return STOPPED
         if trial.status == FAILED and trial.failures <= self.max_failures:
             return WAITING
@@ -180,6 +183,12 @@ class Standing:
                 repeats if plan.get("tune_on") in (None, arm["arm"]) else 0,
             )
         return found
+
+    @cached_property
+    def _rungs(self) -> frozenset[int] | None:
+        """Return the epochs at which the last start judges; None if it does not say."""
+        rungs = (self.opening or {}).get("plan", {}).get("rungs")
+        return None if rungs is None else frozenset(rungs)
 
     @property
     def _finalists(self) -> tuple[int, int]:
@@ -250,7 +259,10 @@ class Standing:
 
 
 def max_failures(opening: Mapping[str, Any]) -> int:
-    """Return how many attempts of a trial may fail: by ``--set`` of the last start, the file, or default."""
+    """Return how many attempts of a trial may fail; what older starts do not say, file and command do."""
+    plan = opening.get("plan", {})
+    if "max_failures" in plan:
+        return int(plan["max_failures"])
     given = re.findall(r"^max_failures:\s*(\d+)", str(opening.get("file", "")), flags=re.MULTILINE)
     given += re.findall(r"(?<![\w.-])max_failures=(\d+)", str(opening.get("command", "")))
     return int(given[-1]) if given else DEFAULT_FAILURES

@@ -288,7 +288,7 @@ def test_an_arm_taken_out_or_changed_is_a_look_and_an_added_one_is_none(new_ledg
     assert read_study(read_ledger(writer.study).events).looks == 2
 
 
-def test_changed_code_is_said_and_is_no_look(new_ledger: Begin) -> None:
+def test_training_again_with_other_code_is_a_look_and_keeping_trials_is_none(new_ledger: Begin) -> None:
     writer = new_ledger()
     writer.open(levels=("",), code={"digest": "a", "files": {"x.py": "1", "y.py": "1", "z.py": "1"}})
     writer.finish("t", {"test/miou": 0.1})
@@ -300,7 +300,7 @@ def test_changed_code_is_said_and_is_no_look(new_ledger: Begin) -> None:
         f"start 2, {when}: training code changed (2 files), everything trained again",
         "start 3: the training code had changed (y.py) and trials were kept",
     )
-    assert study.looks == 1
+    assert study.looks == 2
 
 
 def test_reference_comes_first_and_levels_stay_together(new_ledger: Begin) -> None:

@@ -12,6 +12,20 @@ from sarx.study.opening import opened_payload
 from sarx.study.standing import DIVERGED, FAILED, FINISHED, PHASES, STOPPED, WAITING, Standing
 
 DECIDED = {FINISHED, STOPPED, DIVERGED, FAILED}
+
+
+def counted(engine):
+    """Count the trials that are decided or stopped early, one by one."""
+    seats = {}
+    for search in engine.searches.values():
+        for seat in search.seats:
+            if seat.same_as is None:
+                seats.setdefault(seat.claim.trial_id, []).append(seat)
+    ended = {name for name, record in engine.records.items() if record.status in DECIDED}
+    stopped = {name for name, found in seats.items() if all(seat.stopped is not None for seat in found)}
+    return len(ended | stopped)
+
+
 HALVING = "scheduler: {name: successive_halving, min_fraction: 0.3, reduction_factor: 2}"
 
 
@@ -46,6 +60,7 @@ def test_after_any_number_of_segments(begin, host, text, terms, seed):
             theirs = known.get(phase)
             decided = sum(n for status, n in mine.items() if status in DECIDED)
             assert (decided, mine.get(STOPPED, 0)) == ((theirs.done, theirs.stopped) if theirs else (0, 0))
+        assert engine.spent()[0] == counted(engine)
         for trial in standing.trials.values():
             record = engine.records[trial.trial_id]
             assert (trial.attempts, trial.failures) == (record.attempts, record.failures)

@@ -2,6 +2,7 @@
 
 import pytest
 
+from sarx.cluster.driver import restriction
 from sarx.search.state import FINISHED
 from sarx.study.ledger import of_kind
 from sarx.study.seeds import derive
@@ -111,6 +112,26 @@ def test_shared_scope_tunes_one_arm_and_gives_its_values_to_all(begin, host, tex
             assert ("regularizer.pull_weight" in seat.claim.parameters) <= (arm.name == "sar")
 
 
+def test_a_winning_default_of_the_shared_scope_goes_to_arms_with_other_defaults(begin, host, text):
+    text = text.replace("search:\n", "search:\n  scope: shared\n  tune_on: sar\n")
+    text = text.replace("    plain: {regularizer: none}", "    centres: {regularizer: center_loss}")
+    engine = begin(text)
+    host(outcome=lambda s: 1.0 if s.label == "sar search 0" else 0.1).run(engine)
+    default = engine.searches["sar", 0].seats[0].claim
+    assert engine.winners["sar", 0] == default
+    tuned = default.config.regularizer.pull_weight
+    assert arm_named(engine, "centres").config.regularizer.pull_weight != tuned
+    for seat in engine.confirm["centres"]:
+        assert seat.claim.config.regularizer.pull_weight == tuned
+        assert seat.claim.config.optim.lr == default.config.optim.lr
+    (selected,) = of_kind(engine.ledger.events, "selected")
+    assert {item["name"] for item in selected["parameters"]} >= {"optim.lr", "regularizer.pull_weight"}
+
+
+def arm_named(engine, name):
+    return next(arm for arm in engine.arms if arm.name == name)
+
+
 def test_a_grid_runs_every_cell_once_under_any_concurrency(begin, host, text):
     start, end = text.index("  parameters:"), text.index("  trials_per_arm")
     text = (
@@ -191,18 +212,31 @@ def test_a_part_of_the_study_runs_alone(begin, host, text):
     runner.run(engine)
     assert engine.done
     assert {s.phase for s in runner.started} == {"search"}
-    assert engine.incomplete == ["sar", "plain", "no_pull"]
+    assert engine.incomplete == engine.held_back == ["sar", "plain", "no_pull"]
     engine.ledger.close()
     engine, runner = begin(text, only_arms=frozenset({"plain"}), only_phase="confirm"), host()
     runner.run(engine)
     assert engine.done
     assert [s.label for s in runner.started] == ["plain confirm 0", "plain confirm 1"]
-    assert engine.incomplete == ["sar", "no_pull"]
+    assert engine.incomplete == engine.held_back == ["sar", "no_pull"]
     engine.ledger.close()
     engine, runner = begin(text), host()
     runner.run(engine)
-    assert engine.incomplete == []
+    assert engine.incomplete == engine.held_back == []
     assert len(runner.ran) == 4
+
+
+def test_what_failed_is_not_held_back_and_confirm_waits_for_its_search(begin, host, text):
+    engine = begin(text + "max_failures: 0\n", only_phase="search")
+    host(outcome=lambda s: "failed" if s.label.startswith("plain") else "finished").run(engine)
+    assert engine.incomplete == ["sar", "plain", "no_pull"]
+    assert engine.held_back == ["sar", "no_pull"]  # no trial of plain is left to run
+    engine.ledger.close()
+    engine, runner = begin(text, "other", only_phase="confirm"), host()
+    runner.run(engine)
+    assert (engine.done, runner.ran) == (True, [])
+    assert engine.held_back == ["sar", "plain", "no_pull"]
+    assert restriction(engine) == "--phase confirm (confirm trials wait for their search to end)"
 
 
 def test_goals_beside_the_objective_are_recorded_and_training_time_is_one(begin, host, text):

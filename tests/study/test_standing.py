@@ -133,6 +133,7 @@ def test_failures_are_final_after_as_many_as_the_study_allows(study: Path, add: 
         ({"file": "study: s\nmax_failures: 3\n"}, 3),
         ({"file": "max_failures: 3\n", "command": "python -m sarx.tune s.yaml --set max_failures=0"}, 0),
         ({"file": "# max_failures: 3\n", "command": "tune --set x.max_failures=4"}, 1),
+        ({"plan": {"max_failures": 2}, "file": "max_failures: 3\n"}, 2),
     ],
 )
 def test_how_many_failures_are_allowed(opening: dict[str, str], expected: int) -> None:
@@ -144,6 +145,16 @@ def test_a_trial_stopped_for_one_arm_goes_on_for_another(study: Path, add: Add) 
     add(started("t", 2), finished("t", 2))
     counts = standing(study).counts()["search"]
     assert (counts["stopped early"], counts["finished"]) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("rungs", "expected"), [([1, 2], "stopped early"), ([2], "waiting"), ([], "waiting")]
+)
+def test_a_verdict_counts_at_the_rungs_of_the_last_start(
+    study: Path, add: Add, rungs: list[int], expected: str
+) -> None:
+    add(claim("t"), started("t"), RUNG, verdict("stopped", "t"), opening={"plan": {"rungs": rungs}})
+    assert status(study) == expected
 
 
 def test_an_equal_proposal_is_what_the_first_is(study: Path, add: Add) -> None:

@@ -40,6 +40,16 @@ def test_a_plain_study_is_complete(start: Any, shown: Any) -> None:
     assert found.said("Conditional on the tuned configurations: 4 search trials per arm, one seed each, 12 s")
 
 
+def test_hours_of_trials_that_occupy_gpus_are_gpu_hours(start: Any, shown: Any, text: str) -> None:
+    plain = shown(start().run())
+    found = shown(start(text + "resources: {gpus_per_worker: 4.0}\n").run())
+    for before, after in zip(plain.extra("Search"), found.extra("Search"), strict=True):
+        assert "GPU hours with confirm" not in before
+        assert float(after["GPU hours with confirm"]) == pytest.approx(
+            4 * float(before["hours with confirm"]), abs=0.03
+        )
+
+
 def test_the_csv_of_confirm_trials_names_every_trial(start: Any, shown: Any) -> None:
     found = shown(start().run())
     rows = list(csv.DictReader(io.StringIO(to_csv(found.report.frames["trials.csv"]))))
