@@ -36,6 +36,7 @@ class Facts:
         failures: failed attempts by kind, over all starts.
         lost: confirm trials of the plan that failed for good, by the kind of their last failure.
         forgotten: trials whose results were declared void.
+        resized: confirm trials of the plan that trained in part on other workers than planned.
     """
 
     code_versions: list[str]
@@ -50,6 +51,7 @@ class Facts:
     failures: Counter[str] = field(default_factory=Counter)
     lost: Counter[str] = field(default_factory=Counter)
     forgotten: tuple[Forgotten, ...] = ()
+    resized: int = 0
 
 
 def caption(study: Study, comparison: Comparison, facts: Facts) -> list[str]:
@@ -154,6 +156,11 @@ def _identical(study: Study, comparison: Comparison) -> list[str]:
 def _incidents(facts: Facts) -> list[str]:
     """Say which attempts failed (protocol 12) and which results were declared void (protocol 11)."""
     lines = []
+    if facts.resized:
+        lines.append(
+            "Confirm trials trained in part on another number of workers than planned, which changes what a "
+            f"batch is normalised over: {facts.resized}."
+        )
     if facts.failures:
         lines.append(
             f"Failed attempts over all starts: {counted(facts.failures)}; a trial that was tried again "

@@ -16,6 +16,8 @@ from analysis.statistics import Array, holm, interquartile_mean, mean_interval, 
 from analysis.verdict import Verdicts, judge
 
 FIRST_OPEN = "train/first_open_step"
+OTHER_WORKERS = "on other workers"
+"""Confirm seeds that trained in part on another number of workers than planned."""
 DIAGNOSTICS = ("train/gate_open_share", FIRST_OPEN, "train/aux_zero_share")
 MOST_BAD_SHARE = 0.2  # with more diverged seeds than this a row has no mark (protocol 12)
 
@@ -124,6 +126,7 @@ def _rows(
     status = {(level, arm, seed): (trial, state) for level, arm, seed, trial, state in columns.iter_rows()}
     primary = values[study.primary]
     report = np.stack([primary, *(array for name, array in values.items() if name.startswith(prefix))])
+    resized = trials.filter(pl.col("workers").is_not_null() & (pl.col("index") < study.seeds))
     counts: list[Counter[str]] = []
     for number, arm in enumerate(study.arms):
         states = [status.get((arm.level, arm.arm, seed), ("", "waiting"))[1] for seed in range(study.seeds)]
@@ -131,6 +134,7 @@ def _rows(
         counts.append(
             Counter("not finite" if s == "finished" and not finite[k] else s for k, s in enumerate(states))
         )
+        counts[-1][OTHER_WORKERS] = len(resized.filter(level=arm.level, arm=arm.arm))
     rows: list[Row] = []
     for number, arm in enumerate(study.arms):
         both = np.isfinite(primary[number]) & np.isfinite(primary[reference[number]])

@@ -107,6 +107,7 @@ def _facts(study: Study, ledger: Ledger, trials: pl.DataFrame, metrics: pl.DataF
         failures=failures_by_kind(events),
         lost=Counter(kinds.get(trial, UNNAMED) for trial in failed),
         forgotten=forgotten(events),
+        resized=trials.filter(pl.col("workers").is_not_null() & (pl.col("index") < study.seeds)).height,
     )
 
 

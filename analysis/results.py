@@ -20,7 +20,16 @@ from analysis.claims import (
     winners,
 )
 from analysis.opened import Study
-from analysis.trials import BEFORE_CONFIRM, epochs, finished, live, metric_values, trial_status, values
+from analysis.trials import (
+    BEFORE_CONFIRM,
+    epochs,
+    finished,
+    live,
+    metric_values,
+    other_workers,
+    trial_status,
+    values,
+)
 
 STATES = ("finished", "stopped", "diverged", "failed")
 """How a search proposal ends; one that is none of these is a duplicate or still to run."""
@@ -32,14 +41,16 @@ def confirm_trials(events: pl.DataFrame) -> pl.DataFrame:
     """Return the claimed confirm trials, one row per level, arm and index (confirm seed number).
 
     Only the claims of ``claims.counted_claims``. Columns: level, arm, index, trial_id, status (finished,
-    diverged, failed, running or waiting), repeat (the search whose winner it is of), seed.
+    diverged, failed, running or waiting), repeat (the search whose winner it is of), seed, workers (the
+    fewest that trained an epoch; null if always as many as planned).
     """
     status = trial_status(events, max_failures=Opening(events).plan.max_failures)
     return (
         counted_claims(events)
         .join(status, on="trial_id", how="left")
+        .join(other_workers(events), on="trial_id", how="left")
         .with_columns(pl.col("status").fill_null("waiting"))
-        .select(*ROW, "index", "trial_id", "status", "repeat", "seed")
+        .select(*ROW, "index", "trial_id", "status", "repeat", "seed", "workers")
         .sort(*ROW, "index")
     )
 
@@ -195,7 +206,7 @@ def seeds_without_winner(
     """Return the frame of ``confirm_trials`` with the seeds that never run, their status ``NO_WINNER``."""
     known = set(trials.select(*ROW, "index").iter_rows())
     rows = [
-        (arm.level, arm.arm, seed, None, NO_WINNER, seed % study.searches_of(arm), None)
+        (arm.level, arm.arm, seed, None, NO_WINNER, seed % study.searches_of(arm), None, None)
         for arm in study.arms
         for seed in range(study.seeds)
         if seed % study.searches_of(arm) in lost.get((arm.level, arm.arm), ())

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from analysis.comparison import DIAGNOSTICS, Comparison, Row
+from analysis.comparison import DIAGNOSTICS, OTHER_WORKERS, Comparison, Row
 from analysis.numbers import decimals_for, interval, number, p_value
 from analysis.opened import Arm, Study
 from analysis.results import NO_WINNER
@@ -118,10 +118,10 @@ def verdict_text(comparison: Comparison, position: int) -> str:
 
 
 def seeds_text(row: Row, planned: int) -> str:
-    """Return ``8 of 8`` or ``6 of 8, 1 diverged, 1 to come``."""
+    """Return ``8 of 8`` or ``6 of 8, 1 diverged, 1 on other workers, 1 to come``."""
     to_come = planned - row.counts["finished"] - sum(row.counts[word] for word in _BAD)
     parts = [f"{row.counts['finished']} of {planned}"]
-    parts += [f"{row.counts[word]} {word}" for word in _BAD if row.counts[word]]
+    parts += [f"{row.counts[word]} {word}" for word in (*_BAD, OTHER_WORKERS) if row.counts[word]]
     return ", ".join(parts + ([f"{to_come} to come"] if to_come else []))
 
 

@@ -113,6 +113,12 @@ def metric_values(found: pl.DataFrame) -> pl.DataFrame:
     )
 
 
+def other_workers(events: pl.DataFrame) -> pl.DataFrame:
+    """Return trial_id and workers, the fewest, of the trials that trained an epoch on other than planned."""
+    found = _last_epochs(events).filter(pl.col("workers").is_not_null())
+    return found.group_by("trial_id").agg(pl.col("workers").min())
+
+
 def _last_epochs(events: pl.DataFrame) -> pl.DataFrame:
     """Return one event per trial and epoch, that of the last attempt."""
     return (

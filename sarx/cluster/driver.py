@@ -34,7 +34,7 @@ from sarx.study.design import Arm
 from sarx.study.ledger import Ledger
 from sarx.study.ledger_schema import CONFIRM
 from sarx.study.plan import describe_batch
-from sarx.study.schema import Study
+from sarx.study.schema import Resources, Study
 from sarx.study.storage import StudyFolder
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def fit(
         engine: The engine on its open ledger.
         folder: The study's folder.
         monitor: Shows progress; the limits count from its start.
-        host: What runs the segments; None: ``TrialHost``.
+        host: What runs the segments; None: ``TrialHost``, or ``SessionHost`` for several workers.
         mirror: Where settled search trials are copied to.
     """
     import ray
@@ -107,7 +107,6 @@ def fit(
     from sarx.cluster.failures import lost_actors_are_failed_trials
     from sarx.cluster.searcher import SegmentSearcher, Watch, scratch
     from sarx.cluster.slots import Slots
-    from sarx.cluster.trial import TrialHost
 
     logging.getLogger("ray.tune.tune").addFilter(lambda record: "did not complete" not in str(record.msg))
     slots = Slots(partial(capacity, study.resources))
@@ -118,7 +117,7 @@ def fit(
     with warnings.catch_warnings(), lost_actors_are_failed_trials():
         warnings.simplefilter("ignore")
         tuner = tune.Tuner(
-            tune.with_resources(host or TrialHost, needs_of(study.resources)),
+            tune.with_resources(host or host_of(study.resources), occupied_by_host(study.resources)),
             tune_config=tune.TuneConfig(
                 search_alg=searcher, scheduler=slots, num_samples=-1, reuse_actors=True
             ),
@@ -140,6 +139,22 @@ def fit(
         searcher.record_ended(final=True)
     shutil.rmtree(scratch(folder), ignore_errors=True)
     ray.shutdown()
+
+
+def host_of(resources: Resources) -> type[TrialHost]:
+    """Return what runs the trials of a study."""
+    from sarx.cluster.session_host import SessionHost
+    from sarx.cluster.trial import TrialHost
+
+    return SessionHost if resources.num_workers > 1 else TrialHost
+
+
+def occupied_by_host(resources: Resources) -> dict[str, float]:
+    """Return what Tune reserves for a trial; the workers of a session reserve their own.
+
+    Tune takes no request for nothing, and a host of a session must not take a part of what its workers need.
+    """
+    return {"memory": 2**20} if resources.num_workers > 1 else needs_of(resources)
 
 
 # ---------------------------------------------------------------- leaving before the end

@@ -27,6 +27,7 @@ LONGEST = 500
 UNSURE_S = 45.0
 """How long to wait for the cluster to say whether a node whose actor cannot be reached is dead."""
 
+NO_PLACE = "there was no place for the workers of this trial"
 MEMORY = re.compile(
     r"^(torch\.|cuda\.)*(OutOfMemoryError|MemoryError)\b|CUDA out of memory|CUDA error: out of memory"
     r"|_ALLOC_FAILED|can't allocate memory|Cannot allocate memory"
@@ -69,6 +70,8 @@ def classify(
     """
     text, node = last_attempt(log, attempt)
     message = "" if error is None else str(error)
+    if NO_PLACE in message:
+        return "preempted", shortened(message.strip().splitlines()[-1])
     if not isinstance(error, RayTaskError):  # else the process lived on to tell
         if getattr(error, "preempted", False) or NODE.search(message) or (node and node in dead_nodes):
             return "preempted", f"its node was lost or taken away ({node or 'node unknown'})"

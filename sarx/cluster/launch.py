@@ -81,6 +81,7 @@ def start(
                 data_fingerprint=fingerprint(config.data),
                 code=code.digest,
                 threads=study.resources.cpus_per_worker,
+                workers=study.resources.num_workers,
             )
 
         payload = opened_payload(study, arms, code, kept, describe_scores(arms))

@@ -36,11 +36,13 @@ def check_local(resources: Resources) -> None:
         UserError: Naming what is missing.
     """
     cpus = len(os.sched_getaffinity(0))
-    if resources.cpus_per_worker > cpus:
+    workers = resources.fewest_workers
+    if resources.cpus_per_worker * workers > cpus:
+        each = f" ({workers} workers with {resources.cpus_per_worker} each)" if workers > 1 else ""
         raise UserError(
-            f"one trial needs {resources.cpus_per_worker} CPUs and this machine has {cpus}; lower it or join "
-            "a cluster with --address",
-            key="resources.cpus_per_worker",
+            f"one trial needs {resources.cpus_per_worker * workers} CPUs{each} and this machine has {cpus}; "
+            "lower it or join a cluster with --address",
+            key="resources.num_workers" if workers > 1 else "resources.cpus_per_worker",
         )
 
 
@@ -87,29 +89,51 @@ def connect(address: str | None, resources: Resources) -> int:
         raise UserError(
             f"no cluster answers at {target or 'this machine'}: {error}", where="--address"
         ) from None
-    have = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    needs = needs_of(resources)
-    fits = max((slots_of(node, needs) for node in nodes()), default=0)
-    if fits == 0:
-        ray.shutdown()
-        wanted = ", ".join(f"{amount:g} {name}" for name, amount in needs.items())
-        found = ", ".join(f"{have.get(name, 0):g} {name}" for name in ("CPU", "GPU"))
-        raise UserError(
-            f"one trial needs {wanted} on one node and no node has that (the cluster: {found})",
-            where="resources",
-        )
-    return capacity(resources)
+    if slots := capacity(resources):
+        return slots
+    lacking = missing(nodes(), resources)
+    ray.shutdown()
+    raise UserError(lacking, where="resources")
+
+
+def missing(found: list[dict[str, float]], resources: Resources) -> str:
+    """Return what these nodes lack to hold one trial.
+
+    Args:
+        found: Total resources of each node.
+        resources: What one trial occupies.
+    """
+    needs, fewest = needs_of(resources), resources.fewest_workers
+    wanted = ", ".join(f"{amount:g} {name}" for name, amount in needs.items())
+    have = ", ".join(f"{sum(node.get(name, 0) for node in found):g} {name}" for name in ("CPU", "GPU"))
+    if fewest == 1:
+        return f"one trial needs {wanted} on one node and no node has that (the cluster: {have})"
+    there = sum(slots_of(node, needs) for node in found)
+    return (
+        f"one trial needs {fewest} workers with {wanted} each, and the nodes have room for {there} (the "
+        f"cluster: {have} on {len(found)} nodes)"
+    )
 
 
 def needs_of(resources: Resources) -> dict[str, float]:
-    """Return what one trial occupies, by Ray's names."""
+    """Return what one worker of a trial occupies, by Ray's names."""
     needs = {"CPU": float(resources.cpus_per_worker), "GPU": resources.gpus_per_worker}
     return {name: amount for name, amount in needs.items() if amount}
 
 
 def capacity(resources: Resources) -> int:
     """Return how many trials fit at once on the nodes that live now."""
-    return sum(slots_of(node, needs_of(resources)) for node in nodes())
+    return trials_that_fit(nodes(), resources)
+
+
+def trials_that_fit(found: list[dict[str, float]], resources: Resources) -> int:
+    """Return how many trials fit at once on nodes with these total resources.
+
+    The workers of a trial may lie on several nodes. Where the nodes have room for fewer than
+    ``num_workers`` and no fewer than ``min_workers``, one trial runs on what there is.
+    """
+    workers = sum(slots_of(node, needs_of(resources)) for node in found)
+    return workers // resources.num_workers or int(workers >= resources.fewest_workers)
 
 
 def nodes() -> list[dict[str, float]]:

@@ -17,8 +17,10 @@ from ray.tune.search import Searcher
 from sarx.cluster import failures
 from sarx.cluster.limits import Guard, check_room, unwritable
 from sarx.cluster.monitor import Monitor
+from sarx.cluster.segment_run import DIVERGED
+from sarx.cluster.session_failure import SessionFailure
 from sarx.cluster.slots import Slots
-from sarx.cluster.trial import DIVERGED, encode_segment
+from sarx.cluster.trial import encode_segment
 from sarx.config.errors import UserError
 from sarx.config.schema import as_dict
 from sarx.search.claims import Claim, Segment
@@ -84,7 +86,6 @@ class SegmentSearcher(Searcher):
         self.give_up = give_up
         self.slots = slots
         self.mirror = mirror
-        self.threads = engine.study.resources.cpus_per_worker
         self.running: dict[str, tuple[Segment, Board]] = {}
         self.ended: list[Ending] = []
         self.leftovers = Leftovers(engine, folder)
@@ -111,8 +112,8 @@ class SegmentSearcher(Searcher):
                 return Searcher.FINISHED if self.engine.done else None
             self.running[trial_id] = (segment, self._board(segment))
             self.slots.handed(trial_id)
-        minutes = self.engine.study.limits.trial_minutes
-        return encode_segment(segment, self.folder.root, self.threads, minutes)
+        study = self.engine.study
+        return encode_segment(segment, self.folder.root, study.resources, study.limits.trial_minutes)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Record an epoch that is not the last of its segment; the worker starts no other before that."""
@@ -129,7 +130,9 @@ class SegmentSearcher(Searcher):
         """Take note of how a segment ended."""
         self.slots.freed(trial_id)
         if trial_id in self.running:
-            self.ended.append(Ending(trial_id, *self.running.pop(trial_id), None if error else result))
+            failure = (result or {}).get("failure")
+            why = SessionFailure(json.loads(failure)) if failure else None
+            self.ended.append(Ending(trial_id, *self.running.pop(trial_id), None if error else result, why))
 
     def explain(self, trial_id: str, error: BaseException | str | None) -> None:
         """Add to a failed segment what Tune stored as its error."""
@@ -184,11 +187,11 @@ class SegmentSearcher(Searcher):
         return self.folder.trial(segment.trial_id) / "log.txt"
 
     def _unsettled(self, ending: Ending) -> bool:
-        return (
-            time.monotonic() - ending.since < failures.UNSURE_S
-            and ending.error is not None
-            and failures.unsettled(ending.error, self._log(ending.segment), ending.segment.attempt)
-        )
+        if ending.error is None or time.monotonic() - ending.since >= failures.UNSURE_S:
+            return False
+        if isinstance(ending.error, SessionFailure):
+            return ending.error.unsettled(failures.dead_nodes())
+        return failures.unsettled(ending.error, self._log(ending.segment), ending.segment.attempt)
 
     def _record(self, ending: Ending) -> None:
         """Tell the engine first: TensorBoard and logs are no part of the record."""
@@ -212,7 +215,10 @@ class SegmentSearcher(Searcher):
 
     def _record_failure(self, ending: Ending) -> None:
         segment, log = ending.segment, self._log(ending.segment)
-        kind, reason = failures.classify(ending.error, log, segment.attempt, failures.dead_nodes())
+        if isinstance(ending.error, SessionFailure):
+            kind, reason = ending.error.classify(log, segment.attempt, failures.dead_nodes())
+        else:
+            kind, reason = failures.classify(ending.error, log, segment.attempt, failures.dead_nodes())
         check_room(self.folder, reason)
         self.engine.failed(segment, reason, kind)
         failures.note(log, segment.attempt, kind, reason)

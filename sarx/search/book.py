@@ -9,7 +9,7 @@ from typing import Any
 
 from sarx.config.compose import override
 from sarx.config.schema import TrainConfig, as_dict, build
-from sarx.search.claims import Claim
+from sarx.search.claims import Claim, Segment
 from sarx.search.state import Record, Records
 from sarx.study.design import Arm
 from sarx.study.ledger import Event, Ledger, pack_metrics, pack_parameters
@@ -63,6 +63,21 @@ class Book:
     def write(self, event: str, *, sync: bool = False, **columns: Any) -> None:
         """Append one event and bring the records up to date."""
         self.records.apply(self.ledger.append(event, sync=sync, **columns))
+
+    def outcome(self, segment: Segment, result: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the columns of an epoch; the number of workers only where it is not the planned one."""
+        columns = {
+            "trial_id": segment.trial_id,
+            "attempt": segment.attempt,
+            "phase": segment.phase,
+            "epoch": result["epoch"],
+            "step": result["step"],
+            "duration_s": result["duration_s"],
+            "metrics": pack_metrics(result["metrics"]),
+        }
+        workers = result.get("workers")
+        fewer = workers is not None and workers != self.study.resources.num_workers
+        return columns | ({"workers": workers} if fewer else {})
 
     def write_claim(self, event: str, claim: Claim, **payload: Any) -> None:
         """Append ``proposed`` or ``claimed``."""
@@ -173,6 +188,17 @@ class Book:
         elif kind == "forgotten":
             gone = event["trial_id"]
             self.judged = {key: verdict for key, verdict in self.judged.items() if key[1] != gone}
+
+
+def failure(segment: Segment, reason: str, kind: str) -> dict[str, Any]:
+    """Return the columns of a trial that diverged or an attempt that failed."""
+    payload = json.dumps({"reason": reason, "kind": kind})
+    return {
+        "trial_id": segment.trial_id,
+        "attempt": segment.attempt,
+        "phase": segment.phase,
+        "payload": payload,
+    }
 
 
 def search_seed(study: Study, index: int, repeat: int, phase: str = SEARCH) -> int:

@@ -14,13 +14,13 @@ from typing import Any
 from sarx.config.errors import UserError, nearest
 from sarx.config.schema import TrainConfig, as_dict
 from sarx.search.arm_search import ArmSearch, Seat
-from sarx.search.book import Book
+from sarx.search.book import Book, failure
 from sarx.search.choice import Choice
 from sarx.search.claims import Claim, Segment
 from sarx.search.common import CommonPoints
 from sarx.search.state import DECIDED, FINISHED, NEW, RUNNING, Record
 from sarx.study.design import Arm
-from sarx.study.ledger import Ledger, pack_metrics
+from sarx.study.ledger import Ledger
 from sarx.study.ledger_schema import CONFIRM, FINALIST, SEARCH
 from sarx.study.schema import Study
 
@@ -152,23 +152,23 @@ class Engine:
         """Record an epoch that is not the last of its segment."""
         if self._current(segment):
             self._check_objective(segment, result)
-            self.book.write("epoch", **_outcome(segment, result))
+            self.book.write("epoch", **self.book.outcome(segment, result))
 
     def rung_reached(self, segment: Segment, result: Mapping[str, Any]) -> None:
         """Record the last epoch of a segment that ends before its trial does."""
-        self._end(segment, "rung", **_outcome(segment, result), checked=result)
+        self._end(segment, "rung", **self.book.outcome(segment, result), checked=result)
 
     def finished(self, segment: Segment, result: Mapping[str, Any]) -> None:
         """Record the last epoch of a trial; from here on it never runs again."""
-        self._end(segment, "trial_finished", **_outcome(segment, result), checked=result)
+        self._end(segment, "trial_finished", **self.book.outcome(segment, result), checked=result)
 
     def diverged(self, segment: Segment, reason: str, epoch: int) -> None:
         """Record a trial whose numbers became non-finite; it is a result, not an error."""
-        self._end(segment, "diverged", epoch=epoch, **_failure(segment, reason, "diverged"))
+        self._end(segment, "diverged", epoch=epoch, **failure(segment, reason, "diverged"))
 
     def failed(self, segment: Segment, reason: str, kind: str = "crashed") -> None:
         """Record an attempt that broke; the trial is free again while the study allows retries."""
-        self._end(segment, "failed", **_failure(segment, reason, kind))
+        self._end(segment, "failed", **failure(segment, reason, kind))
 
     def stopped(self, trial_id: str) -> bool:
         """Return whether every claim on a trial was stopped early."""
@@ -341,24 +341,3 @@ class Engine:
             for seat in seats
             if seat.same_as is None
         )
-
-
-def _outcome(segment: Segment, result: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "trial_id": segment.trial_id,
-        "attempt": segment.attempt,
-        "phase": segment.phase,
-        "epoch": result["epoch"],
-        "step": result["step"],
-        "duration_s": result["duration_s"],
-        "metrics": pack_metrics(result["metrics"]),
-    }
-
-
-def _failure(segment: Segment, reason: str, kind: str) -> dict[str, Any]:
-    return {
-        "trial_id": segment.trial_id,
-        "attempt": segment.attempt,
-        "phase": segment.phase,
-        "payload": json.dumps({"reason": reason, "kind": kind}),
-    }

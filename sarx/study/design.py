@@ -144,7 +144,7 @@ def arm_space(study: Study, config: TrainConfig, fixed: set[str]) -> tuple[Param
 
 
 def check_devices(study: Study, arms: list[Arm], source: Source) -> None:
-    """Refuse GPUs that are reserved and not used, or used and not reserved."""
+    """Refuse GPUs that are reserved and not used, or the reverse, and batches that cannot be shared."""
     for arm in arms:
         device, gpus = arm.config.training.device, study.resources.gpus_per_worker
         if (device == "cuda") != (gpus > 0):
@@ -152,6 +152,14 @@ def check_devices(study: Study, arms: list[Arm], source: Source) -> None:
                 raise UserError(
                     f"{gpus:g} GPUs do not go with training.device={device} of arm {arm.key!r}",
                     key="resources.gpus_per_worker",
+                )
+        shares = study.resources.num_workers * getattr(arm.config.training, "accumulation", 1)
+        if arm.config.training.batch_size % shares:
+            with located(source):
+                raise UserError(
+                    f"a batch of {arm.config.training.batch_size} cannot be shared equally by "
+                    f"{study.resources.num_workers} workers (arm {arm.key!r})",
+                    key="resources.num_workers",
                 )
 
 

@@ -37,7 +37,9 @@ class Code:
     files: Mapping[str, str]
 
 
-def trial_id(config: TrainConfig, *, data_fingerprint: str, code: str, threads: int = 1) -> str:
+def trial_id(
+    config: TrainConfig, *, data_fingerprint: str, code: str, threads: int = 1, workers: int = 1
+) -> str:
     """Return the first 16 hex digits of SHA-256 over the canonical resolved config.
 
     Args:
@@ -45,10 +47,14 @@ def trial_id(config: TrainConfig, *, data_fingerprint: str, code: str, threads: 
         data_fingerprint: Text that changes when the data set does.
         code: Digest of what trains, ``training_code().digest``.
         threads: CPU threads, which change the order of sums; 1 is left out.
+        workers: Ranks that train it together, each with batch statistics of its own; 1 is left out, and with
+            synchronised batch statistics any number.
     """
     record: dict[str, Any] = {"config": canonical(config), "data": data_fingerprint, "code": code}
     if threads != 1:
         record["threads"] = threads
+    if workers != 1 and not getattr(config.training, "sync_bn", False):
+        record["workers"] = workers
     text = json.dumps(record, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

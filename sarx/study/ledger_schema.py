@@ -22,7 +22,7 @@ selected                  arm, level, repeat, trial_id (the winner), index (its 
 claimed                   arm, level, phase=finalist or confirm, repeat, index, seed, trial_id, parameters,
                           payload: {code: digest}; of a finalist {proposal: index} too, index being its place
 trial_started             trial_id, attempt, phase, epoch (epochs done before), payload: {until: epoch}
-epoch                     trial_id, attempt, phase, epoch, step, duration_s, metrics
+epoch                     trial_id, attempt, phase, epoch, step, duration_s, workers, metrics
 rung                      as epoch, for the last epoch of a segment that ends at a rung
 trial_finished            as epoch, for the last epoch; of confirm trials with the report metrics
 diverged                  trial_id, attempt, phase, epoch, payload: {reason}
@@ -56,6 +56,7 @@ COLUMNS: dict[str, str] = {
     "epoch": "int",
     "step": "int",
     "duration_s": "float",  # training and evaluation time of the epoch
+    "workers": "int",  # that trained the epoch together; absent: resources.num_workers of the start
     "metrics": "list[name: str, value: float, nonfinite: str]",  # value null: nonfinite says nan, inf or -inf
     "parameters": "list[name: str, value: str]",  # value as JSON
     "payload": "str",  # JSON
@@ -74,8 +75,8 @@ OPENED_KEYS = {
     "trials_per_arm": "search trials per arm",
     "seeds": "number of confirm seeds",
     "confirm_seeds": "list of int: the seed of each confirm index",
-    "plan": "{seed, sampler, space: {key: range}, base, cpus_per_worker, gpus_per_worker, max_failures}: "
-    "what else decides the numbers; "
+    "plan": "{seed, sampler, space: {key: range}, base, cpus_per_worker, gpus_per_worker, num_workers, "
+    "max_failures}: what else decides the numbers; "
     "repeats, scheduler {name, ...}, finalists {top, seeds}, rungs [epoch]; where they differ from the plain "
     "search also design, startup, batch, scope, tune_on, overrides {key: value}, reproducible",
     "scores": "what the mean score averages over, for the caption",

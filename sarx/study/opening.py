@@ -65,6 +65,7 @@ def opened_payload(
             **({"design": study.ablation.design} if study.ablation.design != "explicit" else {}),
             "cpus_per_worker": study.resources.cpus_per_worker,
             "gpus_per_worker": study.resources.gpus_per_worker,
+            **({"num_workers": n} if (n := study.resources.num_workers) > 1 else {}),
             "max_failures": study.max_failures,
             **terms(study.search),
         },

@@ -71,7 +71,11 @@ def describe_plan(study: Study, arms: list[Arm]) -> list[str]:
     )
     resources = study.resources
     gpus = f", {resources.gpus_per_worker:g} GPU" if resources.gpus_per_worker else ""
-    lines.append(f"  one trial occupies {resources.cpus_per_worker} CPU{gpus}")
+    each = f"{resources.cpus_per_worker} CPU{gpus}"
+    if resources.num_workers > 1:
+        fewer = f", or as few as {resources.min_workers}" if resources.min_workers else ""
+        each = f"{resources.num_workers} workers{fewer} with {each} each"
+    lines.append(f"  one trial occupies {each}")
     lines += describe_limits(study.limits) + describe_space(study, arms) + describe_arms(study, arms)
     return lines + search_warnings(study, arms) + describe_warnings(arms)
 

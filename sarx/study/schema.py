@@ -118,15 +118,44 @@ class Confirm:
 
 @dataclass(kw_only=True, slots=True)
 class Resources:
-    """What one trial occupies."""
+    """What one trial occupies.
 
-    num_workers: int = option(1, low=1, high=1)
+    Attributes:
+        num_workers: Processes that train a trial together; more than one go through Ray Train.
+        min_workers: With fewer than ``num_workers`` at hand a trial goes on with as many as there are, but
+            not fewer than these; 0: always ``num_workers``.
+        placement: Whether the workers of a trial rather share nodes (pack) or have one each (spread).
+        session: ``warm``: the workers of a trial serve the next one too; ``cold``: each has its own.
+        collective_timeout_s: Seconds after which a worker that waits for the others gives up.
+    """
+
+    num_workers: int = option(1, low=1, high=100_000)
+    min_workers: int = option(0, low=0, high=100_000)
     cpus_per_worker: int = option(1, low=1, high=1024)
     gpus_per_worker: float = option(0.0, low=0.0, high=16.0)
+    placement: str = option("pack", choices=("pack", "spread"))
+    session: str = option("warm", choices=("warm", "cold"))
+    collective_timeout_s: float = option(600.0, low=1.0, high=1e6)
 
     def __post_init__(self) -> None:
         """Check every field."""
         check_fields(self, "resources")
+        if self.min_workers > self.num_workers:
+            raise UserError(
+                f"{self.min_workers} is more than resources.num_workers = {self.num_workers}",
+                key="resources.min_workers",
+            )
+        if self.num_workers > 1 and 0 < self.gpus_per_worker < 1:
+            raise UserError(
+                f"workers that train together cannot share a GPU, found {self.gpus_per_worker:g}; give each "
+                "a whole one, or take one worker",
+                key="resources.gpus_per_worker",
+            )
+
+    @property
+    def fewest_workers(self) -> int:
+        """Workers that a trial needs at least."""
+        return self.min_workers or self.num_workers
 
 
 @dataclass(kw_only=True, slots=True)

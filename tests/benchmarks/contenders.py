@@ -96,21 +96,18 @@ def sarx(trials: int, reports: int, folder: Path, marks: dict[str, float]) -> No
     class NoOpHost(TrialHost):
         """Reports one number per epoch and trains nothing."""
 
-        def _start(self) -> Iterator[Any]:
+        def start(self, work: Any) -> Iterator[Any]:
             note_start(starts)
-            epochs = self._segment.until
-            for epoch in range(self._segment.start + 1, epochs + 1):
+            epochs = work.segment.until
+            for epoch in range(work.segment.start + 1, epochs + 1):
                 yield SimpleNamespace(
                     epoch=epoch,
                     step=epoch,
                     duration_s=0.0,
-                    metrics={"val/miou": self._segment.config["optim"]["lr"]},
+                    metrics={"val/miou": work.segment.config["optim"]["lr"]},
                     diverged=False,
                     last=epoch == epochs,
                 )
-
-        def _preview(self, result: Any) -> list[tuple[str, bytes]]:
-            return []
 
     search = trials // len(ARMS) - 1  # and one confirm trial
     batch = next(size for size in (4, 7, 5, 3, 2, 1) if search % size == 0)

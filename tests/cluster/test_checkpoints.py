@@ -17,6 +17,7 @@ from sarx.config.compose import compose
 from sarx.config.errors import UserError
 from sarx.config.schema import as_dict
 from sarx.search.claims import Segment
+from sarx.study.schema import Resources
 from sarx.training import checkpoint
 from sarx.training.loop import train
 
@@ -210,16 +211,16 @@ def test_a_host_reports_a_saved_segment_without_training_it_again(config, tmp_pa
     """Its predecessor saved the epoch at the rung and died before the driver had recorded it."""
     monkeypatch.setenv("SARX_WITNESS", str(tmp_path / "witness"))
     one = Segment("0" * 16, 1, "search", as_dict(config), "x search 0", 0, until=2)
-    host = TrialHost(config=encode_segment(one, tmp_path, 1))
+    host = TrialHost(config=encode_segment(one, tmp_path, Resources()))
     first = [host.step(), host.step()]
     assert [result["done"] for result in first] == [False, True]
     two = Segment("0" * 16, 2, "search", as_dict(config), "x search 0", 0, until=2, start=1)
-    host.reset_config(encode_segment(two, tmp_path, 1))
+    host.reset_config(encode_segment(two, tmp_path, Resources()))
     again = host.step()
     assert again["result"] == first[1]["result"]
     assert again["done"]
     three = Segment("0" * 16, 3, "search", as_dict(config), "x search 0", 0, until=4, start=2)
-    host.reset_config(encode_segment(three, tmp_path, 1))
+    host.reset_config(encode_segment(three, tmp_path, Resources()))
     last = [host.step(), host.step()][-1]
     assert last["done"]
     assert len(last["images"]) > 0
@@ -229,10 +230,10 @@ def test_a_host_reports_a_saved_segment_without_training_it_again(config, tmp_pa
 
 def test_checkpoints_of_forgotten_attempts_do_not_count(config, tmp_path):
     one = Segment("0" * 16, 1, "search", as_dict(config), "x search 0", 0, until=1)
-    host = TrialHost(config=encode_segment(one, tmp_path, 1))
+    host = TrialHost(config=encode_segment(one, tmp_path, Resources()))
     host.step()
     two = Segment("0" * 16, 2, "search", as_dict(config), "x search 0", 0, until=1, since=2)
-    host.reset_config(encode_segment(two, tmp_path, 1))
+    host.reset_config(encode_segment(two, tmp_path, Resources()))
     host.step()
     assert "continues after" not in (tmp_path / "trials" / ("0" * 16) / "log.txt").read_text()
 
@@ -321,7 +322,7 @@ def test_a_failed_write_names_the_folder_in_the_trials_log(config, tmp_path):
     trial = tmp_path / "trials" / ("0" * 16)
     trial.mkdir(parents=True)
     (trial / "attempt-1").write_text("in the way")
-    host = TrialHost(config=encode_segment(one, tmp_path, 1))
+    host = TrialHost(config=encode_segment(one, tmp_path, Resources()))
     with pytest.raises(UserError, match="no checkpoint can be written here"):
         host.step()
     last = (trial / "log.txt").read_text().splitlines()[-1]
@@ -329,5 +330,5 @@ def test_a_failed_write_names_the_folder_in_the_trials_log(config, tmp_path):
         f"attempt 1 failed: UserError: {trial}/attempt-1: no checkpoint can be written here"
     )
     two = Segment("0" * 16, 2, "search", as_dict(config), "x search 0", 0, until=2)
-    host.reset_config(encode_segment(two, tmp_path, 1))
+    host.reset_config(encode_segment(two, tmp_path, Resources()))
     assert not host.step()["done"]

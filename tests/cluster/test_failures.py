@@ -16,8 +16,8 @@ from ray.exceptions import (
 )
 
 from sarx.cluster import failures
+from sarx.cluster.capture import captured
 from sarx.cluster.failures import classify, heading, note, verdict
-from sarx.cluster.trial import captured
 
 DIED = "The actor died unexpectedly before finishing this task.\n\tclass_name: TrialHost\n"
 KILLED = (

@@ -10,11 +10,13 @@ from types import SimpleNamespace
 
 import pytest
 
+from sarx.cluster.capture import captured
 from sarx.cluster.failures import classify
 from sarx.cluster.monitor import clock
 from sarx.cluster.resources import slots_of
-from sarx.cluster.trial import TrialHost, captured, encode_segment
+from sarx.cluster.trial import TrialHost, encode_segment
 from sarx.search.claims import Segment
+from sarx.study.schema import Resources
 
 TRIAL = "0123456789abcdef"
 
@@ -36,9 +38,9 @@ class Steps(TrialHost):
     epochs = 4
     diverges_at = 0
 
-    def _start(self):
+    def start(self, work):
         try:
-            for epoch in range(self._segment.start + 1, self.epochs + 1):
+            for epoch in range(work.segment.start + 1, self.epochs + 1):
                 print(f"epoch {epoch}")
                 last, diverged = epoch == self.epochs, epoch == self.diverges_at
                 yield SimpleNamespace(
@@ -57,7 +59,7 @@ class Steps(TrialHost):
 @pytest.fixture
 def host(tmp_path):
     def make(kind=Steps, minutes=0.0, **changes):
-        return kind(config=encode_segment(segment(**changes), tmp_path, 1, minutes))
+        return kind(config=encode_segment(segment(**changes), tmp_path, Resources(), minutes))
 
     return make
 
@@ -99,7 +101,7 @@ def test_a_log_that_cannot_be_written_hides_no_error_and_keeps_no_output(capfd):
 
 def test_a_segment_travels_as_text(tmp_path):
     sent = segment(config={"seed": 2**62, "optim": {"lr": 1e-3}}, attempt=2, start=1, since=2)
-    work = json.loads(encode_segment(sent, tmp_path, 1, 1.5)["segment"])
+    work = json.loads(encode_segment(sent, tmp_path, Resources(), 1.5)["segment"])
     assert Segment(**work["segment"]) == sent
     assert work["trial_minutes"] == 1.5
 
@@ -119,7 +121,7 @@ def test_a_segment_ends_at_its_epoch_with_the_generator_closed(host, tmp_path):
         "epoch 2",
         "closed",
     ]
-    one.reset_config(encode_segment(segment(until=4, start=2, attempt=2), tmp_path, 1))
+    one.reset_config(encode_segment(segment(until=4, start=2, attempt=2), tmp_path, Resources()))
     assert [outcome(one.step()) for _ in range(2)] == [(3, False, False), (4, True, True)]
 
 
@@ -134,7 +136,7 @@ def test_a_diverged_trial_ends_its_segment(host):
 
 def test_a_training_that_ends_too_early_is_an_error(host):
     class Short(Steps):
-        def _start(self):
+        def start(self, work):
             return iter(())
 
     with pytest.raises(RuntimeError, match="ended before epoch 2"):
@@ -142,7 +144,7 @@ def test_a_training_that_ends_too_early_is_an_error(host):
 
 
 def test_a_worker_with_other_code_refuses_the_work(tmp_path):
-    work = json.loads(encode_segment(segment(), tmp_path, 1)["segment"])
+    work = json.loads(encode_segment(segment(), tmp_path, Resources())["segment"])
     work["files"]["training/loop.py"] = "0"
     host = TrialHost(config={"segment": json.dumps(work)})
     with pytest.raises(RuntimeError, match=r"not the driver's: training/loop\.py"):
@@ -155,15 +157,15 @@ import ctypes, sys, time
 from pathlib import Path
 from types import SimpleNamespace
 sys.path.insert(0, {tests!r})
-from test_trial import Steps, encode_segment, segment
+from test_trial import Resources, Steps, encode_segment, segment
 
 class Hangs(Steps):
-    def _start(self):
-        for result in super()._start():
+    def start(self, work):
+        for result in super().start(work):
             yield result
             {hang}
 
-host = Hangs(config=encode_segment(segment(until=4), Path({root!r}), 1, {minutes}))
+host = Hangs(config=encode_segment(segment(until=4), Path({root!r}), Resources(), {minutes}))
 host.step()
 print("one epoch", flush=True)
 host.step()
@@ -190,14 +192,14 @@ def test_an_attempt_that_hangs_is_ended_and_its_log_says_where(hang, tmp_path):
     kind, reason = classify(None, log_of(tmp_path), 1)
     assert kind == "timed_out"
     assert "limits.trial_minutes" in reason
-    assert "it was in _start (<string>:" in reason
+    assert "it was in start (<string>:" in reason
 
 
 def test_time_between_steps_does_not_count_and_a_limit_ends_with_its_step(host):
     one = host(minutes=1 / 60, until=4)
     one.step()
     time.sleep(1.5)  # the driver is slow: were the limit armed, this process would be gone
-    assert one._left_s == pytest.approx(1.0, abs=0.2)
+    assert one._run._left_s == pytest.approx(1.0, abs=0.2)
     one.step()
 
 

@@ -33,7 +33,8 @@ prepare_environment()
 import ray
 from sarx.cluster.driver import fit
 from sarx.cluster.monitor import Monitor
-from sarx.cluster.trial import TrialHost, node_id
+from sarx.cluster.segment_run import node_id
+from sarx.cluster.trial import TrialHost
 from sarx.search.engine import Engine
 from sarx.study.design import make_arms
 from sarx.study.identity import trial_id
@@ -44,8 +45,8 @@ from sarx.study.storage import open_folder
 class Steps(TrialHost):
     pause_s = 0.5
 
-    def _start(self):
-        for epoch in range(self._segment.start + 1, 7):
+    def start(self, work):
+        for epoch in range(work.segment.start + 1, 7):
             self.before(epoch)
             time.sleep(self.pause_s)
             metrics = {"val/miou": 0.5}

@@ -53,7 +53,7 @@ def test_a_trial_whose_node_died_is_preempted_and_goes_on_elsewhere(tmp_path):
 MEMORY = """
 class Eats(Steps):
     def before(self, epoch):
-        if self._segment.label == "sar search 1" and epoch == 2:
+        if self._run.work.segment.label == "sar search 1" and epoch == 2:
             self.eaten = bytearray(os.urandom(1 << 20)) * 8192
             time.sleep(60)
 
@@ -102,7 +102,7 @@ class Dies(Steps):
 
     def before(self, epoch):
         if epoch == 2:
-            HOW[self._segment.label]()
+            HOW[self._run.work.segment.label]()
 
 ray.init(address="local", include_dashboard=False, log_to_driver=False, num_cpus=2)
 run(Dies)

@@ -107,7 +107,7 @@ class Driver:
             limit -= 1
         return self
 
-    def end(self, segment: Segment, what: Any) -> None:
+    def end(self, segment: Segment, what: Any, **columns: Any) -> None:
         """Report one segment: a kind of failure, ``diverged``, a score, or a function from epoch to score."""
         if what == "diverged":
             self.engine.diverged(segment, "not finite", segment.start + 1)
@@ -121,7 +121,7 @@ class Driver:
             metrics = {"val/miou": value}
             if segment.phase == "confirm" and epoch == epochs:
                 metrics |= {"test/miou": value, "test/tail_iou": value - 0.1}
-            result = {"epoch": epoch, "step": 2 * epoch, "duration_s": 36.0, "metrics": metrics}
+            result = {"epoch": epoch, "step": 2 * epoch, "duration_s": 36.0, "metrics": metrics, **columns}
             if epoch == epochs:
                 self.engine.finished(segment, result)
             elif epoch == segment.until:

@@ -63,6 +63,21 @@ def test_a_failed_attempt_that_will_be_tried_again_is_to_come(start: Any, shown:
     assert status(shown(start(text).run(rank))) == ["finished"] * 4
 
 
+def test_a_confirm_trial_that_trained_on_fewer_workers_is_flagged(start: Any, shown: Any, text: str) -> None:
+    many = text.replace(
+        "confirm: {seeds: 4}", "confirm: {seeds: 4}\nresources: {num_workers: 4, min_workers: 2}"
+    )
+    driver = start(many)
+    while (segment := driver.engine.next_segment()) is not None:
+        planned = segment.label not in ("sar confirm 1", "sar search 0")
+        driver.end(segment, 0.5, workers=4 if planned else 2)
+    assert {event["workers"] for event in driver.ledger.events if "workers" in event} == {2}
+    found = shown(driver)
+    assert found.cells("sar")["seeds"] == "4 of 4, 1 on other workers"
+    assert found.cells("plain")["seeds"] == "4 of 4"
+    assert found.said("Confirm trials trained in part on another number of workers").endswith("over: 1.")
+
+
 def test_a_void_confirm_result_counts_no_more_and_its_hours_do(start: Any, shown: Any, text: str) -> None:
     driver = start(text).run(lambda segment: 0.25)
     trial = driver.engine.confirm["plain"][2].claim.trial_id
