@@ -1,4 +1,4 @@
-"""Train once, without Ray: ``python -m sarx.train model=fcn_test_convnext regularizer=sar``."""
+"""Train once: ``python -m sarx.train model=fcn_test_convnext regularizer=sar [resources.num_workers=2]``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ def parser() -> argparse.ArgumentParser:
         description="Train once; the same command continues from its last checkpoint.",
     )
     parser.add_argument(
-        "overrides", nargs="*", metavar="KEY=VALUE", help="e.g. regularizer=sar optim.lr=0.01"
+        "overrides",
+        nargs="*",
+        metavar="KEY=VALUE",
+        help="e.g. regularizer=sar optim.lr=0.01; resources.num_workers=2 trains through Ray Train",
     )
     parser.add_argument(
         "--report", action="store_true", help="score on the report split after the last epoch"
@@ -33,6 +36,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--plugin", action="append", default=[], metavar="MODULE", help="import your own parts first"
     )
+    parser.add_argument("--address", help="Ray cluster of several workers (default: RAY_ADDRESS, else local)")
     parser.add_argument("--storage", help="folder of the results (default: SARX_STORAGE, else results/)")
     return parser
 
@@ -48,18 +52,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(options: argparse.Namespace) -> int:
     """Compose the options, or take those of a study's trial, and train."""
     from sarx.config import plugins
+    from sarx.study.resources import split_resources
     from sarx.study.storage import storage_root
     from sarx.training import single
 
     plugins.load(options.plugin)
     root = storage_root(options.storage)
     recorded = single.recorded_trial(root, options.trial) if options.trial is not None else None
+    before = {"num_workers": recorded.workers, "cpus_per_worker": recorded.threads} if recorded else {}
+    overrides, resources = split_resources(options.overrides, before, options.threads)
     if recorded is None:
-        config = single.new_config(options.overrides, options.report)
+        config = single.new_config(overrides, options.report)
     else:
-        config = single.changed_config(recorded.config, options.overrides, options.report)
-    threads = options.threads if options.threads is not None else recorded.threads if recorded else 1
-    return single.train_once(config, root, threads, recorded)
+        config = single.changed_config(recorded.config, overrides, options.report)
+    if resources.num_workers == 1:
+        return single.train_once(config, root, resources.cpus_per_worker, recorded)
+    from sarx.cluster.single import train_together
+
+    return train_together(config, root, resources, options.address, recorded)
 
 
 if __name__ == "__main__":

@@ -109,7 +109,7 @@ def fit(
     from sarx.cluster.slots import Slots
 
     logging.getLogger("ray.tune.tune").addFilter(lambda record: "did not complete" not in str(record.msg))
-    slots = Slots(partial(capacity, study.resources))
+    slots = Slots(partial(capacity, study.resources), ahead=study.resources.num_workers == 1)
     leaving = Leaving(engine.ledger, folder, monitor)
     guard = Guard(study.limits, engine, monitor.started)
     at_limit = partial(leaving.at_limit, engine)

@@ -192,6 +192,6 @@ def clean() -> None:
     gc.collect()
     if "torch._dynamo" in sys.modules:
         torch.compiler.reset()
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
+    if torch.cuda.is_available() and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()

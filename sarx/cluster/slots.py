@@ -26,12 +26,13 @@ class Slots(FIFOScheduler):
 
     Args:
         count: Tells how many segments the cluster holds now.
+        ahead: Whether Tune gets one more than that. Not for hosts that occupy nothing: they would all start.
     """
 
-    def __init__(self, count: Callable[[], int]) -> None:
+    def __init__(self, count: Callable[[], int], *, ahead: bool = True) -> None:
         """Start with nothing handed to Tune."""
         super().__init__()  # type: ignore[no-untyped-call]
-        self._count = count
+        self._count, self._ahead = count, ahead
         self._slots, self._next_look = 0, 0.0
         self._since: dict[str, float] = {}
         self._started: set[str] = set()
@@ -45,7 +46,7 @@ class Slots(FIFOScheduler):
         now = time.monotonic()
         if now >= self._next_look:
             self._slots, self._next_look = self._count(), now + LOOK_S
-        ahead = len(self._started) == len(self._since)
+        ahead = self._ahead and len(self._started) == len(self._since)
         return len(self._since) < self._slots + ahead
 
     def handed(self, tune_id: str) -> None:

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,8 @@ class Recorded:
         study: Name of the study.
         config: Its options.
         files: Digest of each file of the code that identified it; empty if unknown.
-        threads: CPU threads that it had.
+        threads: CPU threads that it had, each of its workers.
+        workers: Workers that trained it together.
         epoch: Last epoch that is recorded of its last attempt, 0 without one.
         metrics: Metrics of that epoch.
     """
@@ -50,6 +51,7 @@ class Recorded:
     threads: int
     epoch: int
     metrics: Mapping[str, float]
+    workers: int = 1
 
 
 def new_config(texts: Sequence[str], report: bool) -> TrainConfig:
@@ -106,13 +108,14 @@ def recorded_trial(root: Path, name: str) -> Recorded:
     missing = [key[7:] for key in files if key.startswith("plugin/") and key[7:] not in plugins.loaded()]
     if missing:
         raise UserError(f"the study used plug-ins; give --plugin {' --plugin '.join(missing)}", where=name)
-    threads = opening.get("plan", {}).get("cpus_per_worker", 1) if opening else 1
+    plan = opening.get("plan", {}) if opening else {}
+    threads, workers = plan.get("cpus_per_worker", 1), plan.get("num_workers", 1)
     config = _kept_config(folder.trial(trial.trial_id) / CONFIG)
     if config is None:
-        config = _rebuilt_config(events, trial.trial_id, opening, threads)
+        config = _rebuilt_config(events, trial.trial_id, opening, threads, workers)
         print(f"{CONFIG} is missing; rebuilt from the ledger, and of the same identity", flush=True)
     epoch, metrics = _last_metrics(events, trial.trial_id)
-    return Recorded(study, trial.trial_id, config, files, threads, epoch, metrics)
+    return Recorded(study, trial.trial_id, config, files, threads, epoch, metrics, workers)
 
 
 def _opening_of(events: list[Event], name: str) -> dict[str, Any] | None:
@@ -139,7 +142,7 @@ def _kept_config(file: Path) -> TrainConfig | None:
 
 
 def _rebuilt_config(
-    events: list[Event], name: str, opening: dict[str, Any] | None, threads: int
+    events: list[Event], name: str, opening: dict[str, Any] | None, threads: int, workers: int
 ) -> TrainConfig:
     """Return the options of a trial by the ledger, if they give its identity.
 
@@ -168,7 +171,7 @@ def _rebuilt_config(
     except UserError as error:
         raise wrong from error
     data, code = fingerprint(config.data), opening["code"]["digest"]
-    if trial_id(config, data_fingerprint=data, code=code, threads=threads) != name:
+    if trial_id(config, data_fingerprint=data, code=code, threads=threads, workers=workers) != name:
         raise wrong
     return config
 
@@ -187,7 +190,9 @@ def _last_metrics(events: list[Event], name: str) -> tuple[int, dict[str, float]
 
 
 def train_once(config: TrainConfig, root: Path, threads: int, recorded: Recorded | None = None) -> int:
-    """Train, print each epoch, write TensorBoard files and checkpoints; the same call continues.
+    """Train in this process, print each epoch, write TensorBoard files and checkpoints.
+
+    The same call continues.
 
     Args:
         config: What to train.
@@ -206,36 +211,63 @@ def train_once(config: TrainConfig, root: Path, threads: int, recorded: Recorded
     folder = open_folder(root, SINGLE)
     import torch
 
-    from sarx.data import fingerprint
-    from sarx.tensorboard import Board
     from sarx.training.loop import train
     from sarx.training.report import train_and_report
 
     if config.training.device == "cuda" and not torch.cuda.is_available():
         raise UserError("no GPU is visible here; use cpu", key="training.device")
     torch.set_num_threads(threads)
-    data = fingerprint(config.data)
-    name = trial_id(config, data_fingerprint=data, code=training_code().digest, threads=threads)
-    if recorded is not None:
-        print("\n".join(compare_identity(recorded, name, config, threads)), flush=True)
-    print(f"trial {name}; results in {folder.trial(name)}", flush=True)
-    board, attempt, started = Board(folder.tensorboard / name), folder.attempt(name, 1), time.time()
+    name = announce(config, folder, threads, 1, recorded)
     host = train_and_report if config.role == "confirm" else train
-    found: dict[int, Mapping[str, float]] = {}
+    attempt = folder.attempt(name, 1)
     lacking = recorded.epoch or None if recorded is not None else None
-    for result in host(config, folder=attempt, resume=[attempt], name=name, replay_from=lacking):
+    results = host(config, folder=attempt, resume=[attempt], name=name, replay_from=lacking)
+    return follow(results, config, folder, name, recorded)
+
+
+def announce(
+    config: TrainConfig, folder: StudyFolder, threads: int, workers: int, recorded: Recorded | None
+) -> str:
+    """Print what will be trained, and how that compares with a trial of a study; return its identity."""
+    from sarx.data import fingerprint
+
+    data, code = fingerprint(config.data), training_code().digest
+    name = trial_id(config, data_fingerprint=data, code=code, threads=threads, workers=workers)
+    if recorded is not None:
+        print("\n".join(compare_identity(recorded, name, config, threads, workers)), flush=True)
+    print(f"trial {name}; results in {folder.trial(name)}", flush=True)
+    return name
+
+
+def follow(
+    results: Iterable[Any], config: TrainConfig, folder: StudyFolder, name: str, recorded: Recorded | None
+) -> int:
+    """Print the results of a training and write its TensorBoard file; return 1 if it diverged, else 0.
+
+    Args:
+        results: See sarx.training.loop.EpochResult; only numbers are read of them.
+        config: What is trained.
+        folder: Of single trainings.
+        name: Identity of the training.
+        recorded: The trial of a study to compare with.
+    """
+    from sarx.tensorboard import Board
+
+    board, started, diverged = Board(folder.tensorboard / name), time.time(), False
+    found: dict[int, Mapping[str, float]] = {}
+    for result in results:
         board.scalars(result.step, result.metrics, time.time())
         left = (time.time() - started) / result.epoch * (config.training.epochs - result.epoch)
         print(f"epoch {result.epoch}/{config.training.epochs}  {shown(config, result.metrics)}  ", end="")
         print(f"about {left:.0f} s left", flush=True)
-        found[result.epoch] = result.metrics
+        found[result.epoch], diverged = result.metrics, result.diverged
     board.close()
     if recorded is not None:
         print("\n".join(compare_metrics(recorded, found)))
     print(f"results      {folder.trial(name)}\ntensorboard  {folder.tensorboard}   (just tensorboard train)")
-    if result.diverged:
+    if diverged:
         print("diverged: the loss became non-finite; lower optim.lr", file=sys.stderr)
-    return int(result.diverged)
+    return int(diverged)
 
 
 def shown(config: TrainConfig, metrics: Mapping[str, float]) -> str:
@@ -248,7 +280,9 @@ def shown(config: TrainConfig, metrics: Mapping[str, float]) -> str:
 # -------------------------------------------------------------------- beside the study's trial
 
 
-def compare_identity(recorded: Recorded, name: str, config: TrainConfig, threads: int) -> list[str]:
+def compare_identity(
+    recorded: Recorded, name: str, config: TrainConfig, threads: int, workers: int = 1
+) -> list[str]:
     """Return the identities of the study's trial and of this run, and why they differ if they do."""
     lines = [f"study's trial  {recorded.study}/{recorded.trial_id}"]
     if name == recorded.trial_id:
@@ -258,6 +292,8 @@ def compare_identity(recorded: Recorded, name: str, config: TrainConfig, threads
     reasons += [f"{file} changed" for file in changed_files(recorded.files, training_code().files)]
     if threads != recorded.threads:
         reasons.append(f"threads {recorded.threads} -> {threads}")
+    if workers != recorded.workers:
+        reasons.append(f"workers {recorded.workers} -> {workers}")
     if not reasons:
         reasons.append(f"neither code nor options: its {CONFIG} was edited, or the data are others")
     return [*lines, f"this run       {name}: another, for", *(f"  {reason}" for reason in reasons)]

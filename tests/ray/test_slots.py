@@ -11,7 +11,17 @@ from tests.ray.steps import STUDY, script
 
 SHORT = """
 class Short(Steps):
+    """A trial of no time, but that the first of each actor waits until the actors of all slots are there."""
+
     pause_s = 0.0
+
+    def before(self, epoch):
+        folder = root / "actors"
+        folder.mkdir(exist_ok=True)
+        (folder / str(os.getpid())).touch()
+        deadline = time.monotonic() + 60
+        while len(list(folder.iterdir())) < 3 and time.monotonic() < deadline:
+            time.sleep(0.05)
 
 ray.init(address="local", include_dashboard=False, log_to_driver=False, num_cpus=3)
 run(Short)

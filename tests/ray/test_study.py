@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 
-def wait_for(condition, seconds=120.0):
+def wait_for(condition, seconds=300.0):
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if condition():

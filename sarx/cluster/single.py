@@ -1,0 +1,122 @@
+"""One training on several workers, through Ray Train, outside of any study."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from sarx.cluster.driver import aside
+from sarx.cluster.resources import check_local, check_reachable, connect, prepare_environment
+from sarx.config.errors import UserError
+from sarx.config.schema import TrainConfig, as_dict
+from sarx.search.claims import Segment
+from sarx.study.ledger_schema import CONFIRM, SEARCH
+from sarx.study.schema import Resources
+from sarx.study.storage import SINGLE, StudyFolder, open_folder
+from sarx.training.single import Recorded, announce, follow
+
+RESTARTS = 3
+"""How often a training goes on from its last checkpoint after a worker was lost."""
+
+
+def train_together(
+    config: TrainConfig, root: Path, resources: Resources, address: str | None, recorded: Recorded | None
+) -> int:
+    """Train on the workers of a cluster, or of this machine; print each epoch; the same call continues.
+
+    Args:
+        config: What to train.
+        root: Storage that all nodes see.
+        resources: The workers.
+        address: Cluster to join; None: RAY_ADDRESS, else a local one.
+        recorded: The trial of a study to compare with.
+
+    Returns:
+        1 if it diverged, else 0.
+
+    Raises:
+        UserError: For workers that fit nowhere, or a training that failed.
+    """
+    check(config, resources)
+    target = address or os.environ.get("RAY_ADDRESS")
+    if target:
+        check_reachable(target)
+    else:
+        check_local(resources)
+    folder = open_folder(root, SINGLE)
+    name = announce(config, folder, resources.cpus_per_worker, resources.num_workers, recorded)
+    prepare_environment()
+    aside(partial(connect, address, resources))
+    import ray
+
+    from sarx.cluster.segment_run import start_training
+    from sarx.cluster.session import Session
+
+    scratch = folder.root / f".train-{os.getpid()}"
+    session = Session(resources, start_training, scratch)
+    try:
+        return follow(results(session, config, folder, name, resources), config, folder, name, recorded)
+    finally:
+        session.end()
+        ray.shutdown()
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def check(config: TrainConfig, resources: Resources) -> None:
+    """Refuse GPUs that are not used, or the reverse, and a batch that cannot be shared equally.
+
+    Raises:
+        UserError: With the key.
+    """
+    if (config.training.device == "cuda") != (resources.gpus_per_worker > 0):
+        raise UserError(
+            f"{resources.gpus_per_worker:g} GPUs do not go with training.device={config.training.device}",
+            key="resources.gpus_per_worker",
+        )
+    if config.training.batch_size % (resources.num_workers * getattr(config.training, "accumulation", 1)):
+        raise UserError(
+            f"a batch of {config.training.batch_size} cannot be shared equally by {resources.num_workers} "
+            "workers",
+            key="resources.num_workers",
+        )
+
+
+def results(
+    session: Any, config: TrainConfig, folder: StudyFolder, name: str, resources: Resources
+) -> Iterator[Any]:
+    """Yield the results of a training, over attempts: each goes on from the last checkpoint.
+
+    Raises:
+        UserError: If an attempt raised an error, or workers were lost too often.
+    """
+    from sarx.cluster.segment_run import encode_work
+    from sarx.cluster.session_failure import SessionFailure
+
+    known = [int(path.name.partition("-")[2]) for path in folder.trial(name).glob("attempt-*")]
+    epoch, epochs = 0, config.training.epochs
+    for attempt in range(max(known, default=0) + 1, max(known, default=0) + 2 + RESTARTS):
+        phase = CONFIRM if config.role == "confirm" else SEARCH
+        segment = Segment(name, attempt, phase, as_dict(config), "train", 0, epochs, start=epoch)
+        session.post(encode_work(segment, folder.root, resources))
+        answer: dict[str, Any] = {"done": False}
+        while not answer.get("done"):
+            answer = session.take()
+            if "result" in answer:
+                result = SimpleNamespace(**json.loads(answer["result"]))
+                epoch = result.epoch
+                yield result
+        if "failure" not in answer:
+            return
+        log = folder.trial(name) / "log.txt"
+        failure = SessionFailure(json.loads(answer["failure"]))
+        _, reason = failure.classify(log, attempt, ())
+        if not failure.lost:
+            raise UserError(f"the training failed: {reason}", where=str(log))
+        print(f"attempt {attempt}: {reason}; it goes on from its last checkpoint", flush=True)
+    raise UserError(f"workers were lost {RESTARTS + 1} times", where=str(folder.trial(name)))
