@@ -65,6 +65,7 @@ class Rank:
         self.backend = "nccl" if resources.gpus_per_worker else "gloo"
         self.generation, self.number, self.round = 0, 0, 0
         self.over = threading.Event()
+        self.settled = False
 
     def serve(self) -> None:
         """Join the others and run what is posted."""
@@ -109,20 +110,22 @@ class Rank:
     def run(self, text: str) -> None:
         """Run a segment; a failure of any rank becomes one of all, and the group is formed anew."""
         failure = None
-        segment = SegmentRun(decode_work(text), self.start, self.rank, self.world_size)
+        work = decode_work(text)
+        compiled = bool(work.segment.config["training"].get("compile"))
+        segment = SegmentRun(work, self.start, self.rank, self.world_size)
         try:
             self.train(segment)
         except Exception as error:  # noqa: BLE001  whatever a trial raises, the session serves the next one
             failure = {"reason": shortened(f"{type(error).__name__}: {error}"), "log": str(segment.log)}
         if failure is None:
-            clean()
+            self.clean(compiled)
             return
         report: Any = self.mailbox.report.remote(self.generation, self.number, self.rank, failure)
         leave()  # throws the others out of what they wait for
         with contextlib.suppress(RuntimeError, ValueError):  # it has failed; no more can come of it
             segment.close()
         del segment
-        clean()
+        self.clean(compiled)
         if not ray.get(report):
             raise RuntimeError("not all ranks answered after a failure; they start anew")
         self.form()
@@ -141,6 +144,18 @@ class Rank:
         finally:
             if sys.exc_info()[0] is None:
                 segment.close()
+
+    def clean(self, compiled: bool) -> None:
+        """Give back what a trial has left, so that the hundredth finds what the first did."""
+        if compiled:
+            torch.compiler.reset()
+        gc.collect()
+        if not self.settled:  # all modules are loaded now; what stays for good need not be looked at again
+            gc.freeze()
+            self.settled = True
+        if torch.cuda.is_available() and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
 
     # ---------------------------------------------------------------- the process group
 
@@ -185,13 +200,3 @@ def leave() -> None:
     if dist.is_initialized():
         with contextlib.suppress(RuntimeError, ValueError, AssertionError):  # aborted or broken already
             dist.destroy_process_group()
-
-
-def clean() -> None:
-    """Give back what a trial has left, so that the hundredth finds what the first did."""
-    gc.collect()
-    if "torch._dynamo" in sys.modules:
-        torch.compiler.reset()
-    if torch.cuda.is_available() and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()

@@ -18,7 +18,7 @@ from sarx.cluster.processes import alive, family
 CHECKOUT = Path(__file__).resolve().parents[2]
 
 
-def wait_for(condition, seconds=120.0):
+def wait_for(condition, seconds=300.0):
     deadline = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < deadline, "waited in vain"

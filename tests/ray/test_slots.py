@@ -11,8 +11,7 @@ from tests.ray.steps import STUDY, script
 
 SHORT = """
 class Short(Steps):
-    """A trial of no time, but that the first of each actor waits until the actors of all slots are there."""
-
+    # takes no time, but that the first trial of each actor waits until the actors of all slots are there
     pause_s = 0.0
 
     def before(self, epoch):
