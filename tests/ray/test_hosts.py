@@ -1,0 +1,128 @@
+"""A study of two-worker trials over three hosts; one is cut off and comes back, a worker is killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.ray.conftest import CHECKOUT
+from tests.ray.netns import MISSING, PORT, Hosts
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(bool(MISSING), reason=MISSING or "-"),
+]
+HEADING = re.compile(r", attempt (\d+) \(pid (\d+), node (\w+)\)$", re.MULTILINE)
+NODES = """
+import json, ray
+ray.init(address={address!r}, log_to_driver=False)
+print(json.dumps({{node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes()}}))
+"""
+
+
+@pytest.fixture
+def hosts(tmp_path):
+    found = Hosts(3, tmp_path)
+    yield found
+    found.close()
+
+
+def wait_for(condition, process, seconds=400.0):
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert process.poll() is None, f"the driver has ended with {process.returncode}"
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.1)
+    return found
+
+
+def running(one):
+    """Return (trial, attempt, [(pid, node) of each rank]) of a trial in flight that has an epoch."""
+    over, open_trials = ("trial_finished", "failed", "rung", "diverged"), {}
+    for event in one.events():
+        if event["event"] == "trial_started":
+            open_trials[event["trial_id"]] = [event["attempt"], False]
+        elif event["event"] == "epoch":
+            open_trials[event["trial_id"]][1] = True
+        elif event["event"] in over:
+            open_trials.pop(event["trial_id"], None)
+    for trial, (attempt, has_epoch) in open_trials.items():
+        folder = one.storage / "tiny" / "trials" / trial
+        ranks = [
+            (int(pid), node)
+            for log in (folder / "log.txt", folder / "log-rank1.txt")
+            if log.exists()
+            for number, pid, node in HEADING.findall(log.read_text())
+            if int(number) == attempt
+        ]
+        if has_epoch and len(ranks) == 2:
+            return trial, attempt, ranks
+    return None
+
+
+def test_a_host_is_cut_off_and_comes_back_and_a_worker_is_killed(host, hosts):
+    one = host(steps=16)
+    text = one.study.read_text()
+    one.study.write_text(text + "resources: {num_workers: 2, placement: spread}\nmax_failures: 1\n")
+    environment = one.environment | {"RAY_USAGE_STATS_ENABLED": "0"}
+    for number in hosts.numbers:
+        hosts.start_node(number, 1, environment)
+        hosts.wait(number)
+    address = f"{hosts.address(1)}:{PORT}"
+    listed = subprocess.run(
+        hosts.command(1, [sys.executable, "-c", NODES.format(address=address)]),
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    place = json.loads(listed.stdout.splitlines()[-1])
+    log = one.folder / "driver.log"
+    with log.open("wb") as output:
+        driver = subprocess.Popen(
+            hosts.command(1, [*one.command, "--address", address]),
+            cwd=CHECKOUT,
+            env=environment,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        (trial, attempt, ranks) = wait_for(lambda: running(one), driver)
+        assert len({node for _, node in ranks}) == 2, "both workers are on one host"
+        pid, node = next(rank for rank in ranks if place[rank[1]] != hosts.address(1))
+        cut = next(number for number in hosts.numbers if hosts.address(number) == place[node])
+        hosts.cut(cut)
+        failed = wait_for(lambda: one.events("failed"), driver)
+        assert failed[0]["trial_id"] == trial
+        assert json.loads(failed[0]["payload"])["kind"] == "preempted"
+        hosts.cut(cut, off=False)
+        again = wait_for(lambda: (found := running(one)) and found[1:] != (attempt, ranks) and found, driver)
+        assert node not in {where for _, where in again[2]}
+        os.kill(again[2][1][0], signal.SIGKILL)
+        wait_for(lambda: len(one.events("failed")) > 1, driver)
+        assert driver.wait(500) == 0, log.read_text()[-3000:]
+    finally:
+        if driver.poll() is None:
+            driver.kill()
+            driver.wait()
+    kinds = [json.loads(event["payload"])["kind"] for event in one.events("failed")]
+    assert kinds == ["preempted", "crashed"]
+    finished = [event["trial_id"] for event in one.events("trial_finished")]
+    assert len(finished) == len(set(finished)) == 10
+    assert not [event for event in one.events("epoch", "trial_finished") if event.get("workers")]
+    starts = Counter(event["trial_id"] for event in one.events("trial_started"))
+    assert sum(starts.values()) == 12  # ten trials and the two that were started again
+    ends = {event["trial_id"]: event["attempt"] for event in one.events("trial_finished")}
+    assert ends == dict(starts)  # each by its last attempt
+    assert not Path(f"/proc/{pid}").exists(), "a worker of the lost attempt still runs"
