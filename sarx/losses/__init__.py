@@ -1,6 +1,10 @@
 """Task losses over logits. Needs torch alone.
 
 ``LOSSES`` is the registry: name -> builder. All are called alike: ``loss(logits, labels)`` returns a scalar.
+Where a process group is up and the logits need a gradient, that is this rank's part of the mean over the
+pixels of all ranks, times their number, for a wrapper that averages gradients over ranks; every rank must
+call it. For gradient accumulation, ``loss(logits, labels, whole)`` divides by what the sum of
+``loss.normaliser(labels)`` over all micro-batches and ranks is.
 All have ``prediction_adjustment``: (C,) what to add to the logits before they predict (``adjust``), or None.
 """
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sarx.losses.counts import floored_counts
+from sarx.losses.normalise import normalise
 
 
 def class_weights(class_counts: Tensor, *, weighting: str, beta: float) -> Tensor:
@@ -43,6 +44,8 @@ def class_weights(class_counts: Tensor, *, weighting: str, beta: float) -> Tenso
 class ClassBalancedCrossEntropy(nn.Module):
     """Weighted mean of the cross-entropy: sum over valid pixels of w_y l, divided by the sum of w_y.
 
+    Both sums are over the pixels of all ranks.
+
     Dividing by the summed weights, as torch does for a weighted mean, keeps the scale of the loss that of
     plain cross-entropy whatever classes a batch holds. Without a valid pixel the loss is 0.
 
@@ -68,10 +71,17 @@ class ClassBalancedCrossEntropy(nn.Module):
         weights = class_weights(class_counts, weighting=weighting, beta=beta)
         self.register_buffer("weights", weights.to(torch.get_default_dtype()), persistent=False)
 
-    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+    def pixel_weights(self, labels: Tensor) -> Tensor:
+        """Return the weight of every label, 0 where it is ignored; of the labels' shape."""
+        ignored = labels == self.ignore_index
+        return self.weights[labels.masked_fill(ignored, 0)].masked_fill(ignored, 0.0)
+
+    def normaliser(self, labels: Tensor) -> Tensor:
+        """Return what the labels (N,) or (B, H, W) of this rank add to the divisor: scalar."""
+        return self.pixel_weights(labels).sum()
+
+    def forward(self, logits: Tensor, labels: Tensor, whole: Tensor | None = None) -> Tensor:
         """Return the scalar loss of logits (N, C) or (B, C, H, W) and labels (N,) or (B, H, W)."""
         losses = F.cross_entropy(logits, labels, ignore_index=self.ignore_index, reduction="none")
-        ignored = labels == self.ignore_index
-        weights = self.weights[labels.masked_fill(ignored, 0)].masked_fill(ignored, 0.0)
-        total = weights.sum()
-        return (weights * losses).sum() / total.masked_fill(total == 0, 1.0)
+        weights = self.pixel_weights(labels)
+        return normalise((weights * losses).sum(), weights.sum(), whole)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from sarx.config.schema.loss import LogitAdjustedConfig
 from sarx.losses.counts import floored_counts
 from sarx.losses.cross_entropy import cross_entropy
+from sarx.losses.normalise import count
 
 
 def log_prior(class_counts: Tensor) -> Tensor:
@@ -63,6 +64,10 @@ class LogitAdjustedCrossEntropy(nn.Module):
         self.register_buffer("adjustment", shift if training else None, persistent=False)
         self.register_buffer("prediction_adjustment", None if training else -shift, persistent=False)
 
-    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+    def normaliser(self, labels: Tensor) -> Tensor:
+        """Return what the labels (N,) or (B, H, W) of this rank add to the divisor: scalar."""
+        return count(labels, self.ignore_index)
+
+    def forward(self, logits: Tensor, labels: Tensor, whole: Tensor | None = None) -> Tensor:
         """Return the scalar loss of logits (N, C) or (B, C, H, W) and labels (N,) or (B, H, W)."""
-        return cross_entropy(adjust(logits, self.adjustment), labels, self.ignore_index)
+        return cross_entropy(adjust(logits, self.adjustment), labels, self.ignore_index, whole)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sarx.config.schema.loss import OhemConfig
+from sarx.losses.normalise import count, normalise, over_ranks
 
 
 def hard_pixels(losses: Tensor, ignored: Tensor, *, threshold: float, min_kept_share: float) -> Tensor:
@@ -42,8 +43,10 @@ def hard_pixels(losses: Tensor, ignored: Tensor, *, threshold: float, min_kept_s
 class OhemCrossEntropy(nn.Module):
     """Mean of the cross-entropy over the hard pixels: sum over H of -log p_y, divided by |H|.
 
-    H is what ``hard_pixels`` keeps of all valid pixels of the batch on this rank. Without a valid pixel the
-    loss is 0.
+    H is what ``hard_pixels`` keeps of the valid pixels. Each rank chooses among its own pixels, so the least
+    number that is kept holds on every rank; the mean is over what all ranks keep. Which pixels of a
+    micro-batch are hard is known only once it is computed, so under gradient accumulation each micro-batch
+    has its own mean, weighted by its share of the step's valid pixels. Without a valid pixel the loss is 0.
 
     Deviations: the least number of pixels is a share of the valid ones instead of 100,000, so that it means
     the same at every crop and batch size (100,000 of two crops of 512 x 1024 are .095; mmsegmentation counts
@@ -71,7 +74,11 @@ class OhemCrossEntropy(nn.Module):
         self.min_kept_share = options.min_kept_share
         self.ignore_index = ignore_index
 
-    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+    def normaliser(self, labels: Tensor) -> Tensor:
+        """Return what the labels (N,) or (B, H, W) of this rank add to the divisor: scalar."""
+        return count(labels, self.ignore_index)
+
+    def forward(self, logits: Tensor, labels: Tensor, whole: Tensor | None = None) -> Tensor:
         """Return the scalar loss of logits (N, C) or (B, C, H, W) and labels (N,) or (B, H, W)."""
         losses = F.cross_entropy(logits, labels, ignore_index=self.ignore_index, reduction="none")
         kept = hard_pixels(
@@ -80,4 +87,9 @@ class OhemCrossEntropy(nn.Module):
             threshold=self.threshold,
             min_kept_share=self.min_kept_share,
         )
-        return losses.masked_fill(~kept, 0.0).sum() / kept.sum().clamp(min=1)
+        total = losses.masked_fill(~kept, 0.0).sum()
+        if whole is None:
+            return normalise(total, kept.sum())
+        sums, _ = over_ranks(torch.stack([kept.sum(), count(labels, self.ignore_index)]), total)
+        share = sums[1].to(total.dtype) / whole.to(total.dtype).masked_fill(whole == 0, 1.0)
+        return normalise(total, kept.sum(), sums[0]) * share

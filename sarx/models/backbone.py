@@ -74,3 +74,14 @@ def _create(name: str, in_channels: int, pretrained: bool, options: dict[str, An
     import timm
 
     return timm.create_model(name, pretrained=pretrained, features_only=True, in_chans=in_channels, **options)
+
+
+def synchronise_batch_norm(model: nn.Module) -> nn.Module:
+    """Return the model with every batch normalisation over all ranks; state dict and weights are the same.
+
+    timm's function keeps the activations that timm fuses into its layers, which torch's would drop.
+    """
+    from timm import layers
+
+    converted: nn.Module = layers.convert_sync_batchnorm(model)  # type: ignore[attr-defined, no-untyped-call]
+    return converted

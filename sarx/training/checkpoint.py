@@ -33,9 +33,18 @@ def save(folder: Path, epoch: int, state: dict[str, Any], name: str = "epoch") -
     Raises:
         UserError: If it cannot be written, naming the folder and why; those before it are as they were.
     """
+    return write(folder, epoch, serialise(state), name)
+
+
+def serialise(state: dict[str, Any]) -> bytes:
+    """Return the bytes of a checkpoint; later changes of its tensors do not reach them."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
-    raw = buffer.getvalue()
+    return buffer.getvalue()
+
+
+def write(folder: Path, epoch: int, raw: bytes, name: str = "epoch") -> Path:
+    """Write the bytes of a checkpoint; see ``save``."""
     path = folder / f"{name}-{epoch:05d}.pt"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -89,21 +98,37 @@ def verified(
     for folder in folders:
         for path in sorted(folder.glob("epoch-*.pt"), reverse=True):
             try:
-                raw = path.read_bytes()
-                stated = path.with_suffix(".sha256").read_text(encoding="ascii", errors="replace").strip()
-            except OSError as error:
-                name = Path(error.filename or path).name
-                set_aside(path, f"is damaged: {name} cannot be read ({error.strerror or error})")
-                continue
-            if hashlib.sha256(raw).hexdigest() != stated:
-                set_aside(path, "is damaged: its checksum does not match")
-                continue
-            try:
-                state = torch.load(io.BytesIO(raw), map_location=map_location, weights_only=True)
-            except (RuntimeError, EOFError) as error:
-                set_aside(path, f"is damaged: {' '.join(str(error).split())[:200]}")
+                state = load(path, map_location)
+            except Damaged as error:
+                set_aside(path, str(error))
                 continue
             yield path, state
+
+
+class Damaged(Exception):
+    """A checkpoint that cannot be used; the text says why."""
+
+
+def load(path: Path, map_location: torch.device | str = "cpu") -> dict[str, Any]:
+    """Return a checkpoint that verifies.
+
+    Raises:
+        Damaged: If it cannot be read, has no checksum, or does not match it.
+        pickle.UnpicklingError: If it matches its checksum and would run code when loaded.
+    """
+    try:
+        raw = path.read_bytes()
+        stated = path.with_suffix(".sha256").read_text(encoding="ascii", errors="replace").strip()
+    except OSError as error:
+        name = Path(error.filename or path).name
+        raise Damaged(f"is damaged: {name} cannot be read ({error.strerror or error})") from error
+    if hashlib.sha256(raw).hexdigest() != stated:
+        raise Damaged("is damaged: its checksum does not match")
+    try:
+        state: dict[str, Any] = torch.load(io.BytesIO(raw), map_location=map_location, weights_only=True)
+    except (RuntimeError, EOFError) as error:
+        raise Damaged(f"is damaged: {' '.join(str(error).split())[:200]}") from error
+    return state
 
 
 def set_aside(path: Path, why: str) -> None:
@@ -117,17 +142,16 @@ def set_aside(path: Path, why: str) -> None:
     print(f"checkpoint {path} {why}; {where}", flush=True)
 
 
-def resume(
+def fitting(
     folders: Sequence[Path],
     module: nn.Module,
     optimizer: torch.optim.Optimizer,
     epochs: int,
     map_location: torch.device | str = "cpu",
-) -> dict[str, Any] | None:
-    """Load the newest checkpoint that verifies and fits, and return it; None: start from the beginning.
+) -> tuple[Path, dict[str, Any]] | None:
+    """Return the newest checkpoint that verifies and fits, and where it lies; nothing is loaded.
 
-    One that does not fit is set aside like a damaged one. ``module`` and ``optimizer`` are as they were
-    unless one fits.
+    One that does not fit is set aside like a damaged one.
 
     Args:
         folders: Of the attempts, newest first.
@@ -139,9 +163,7 @@ def resume(
     for path, state in verified(folders, map_location):
         why = misfit(state, module, optimizer, epochs)
         if why is None:
-            module.load_state_dict(state["module"])
-            optimizer.load_state_dict(state["optimizer"])
-            return state
+            return path, state
         set_aside(path, f"does not fit: {why}")
     return None
 

@@ -10,15 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from sarx.config.schema import TrainConfig
-from sarx.data import DataSet, Split, class_counts, describe, load_split, split_names
-from sarx.training import checkpoint
-from sarx.training.evaluation import evaluate, normalise
-from sarx.training.optim import build_optimizer, learning_rate
-from sarx.training.seeding import batch_indices, stream
-from sarx.training.step import TrainingModule, build_module, optimizer_step
+from sarx.data import describe, load_split, split_names
+from sarx.training import checkpoint, saving
+from sarx.training.distributed import average_batch_norm, is_main, largest, on_main
+from sarx.training.evaluation import evaluate
+from sarx.training.optim import learning_rate
+from sarx.training.saving import Writer, state_of
+from sarx.training.step import TrainingModule
+from sarx.training.trainer import Means, Trainer, build_trainer, distribute, take_step
 
 SHARES = {"train/gate_open": "train/gate_open_share", "train/aux_zero": "train/aux_zero_share"}
 """Step metrics whose mean over the whole run is reported too."""
@@ -59,6 +60,11 @@ def train(
 
     The report split is not read here; see sarx.training.report.
 
+    Where the host has initialised the default process group (gloo, or nccl with each rank's GPU set as the
+    current one), every rank calls this with the same arguments and gets the same results equally often;
+    ``folder`` and ``resume`` are storage that all ranks share. A rank that closes its generator, or fails,
+    leaves the others waiting up to the group's timeout: the host closes all or ends the group.
+
     Args:
         config: Everything that decides the result.
         folder: Where checkpoints are written after each epoch; None writes none.
@@ -71,41 +77,44 @@ def train(
     train_split = load_split(config.data, config.seed, "train")
     selection = split_names(config.data)[0]
     selection_split = load_split(config.data, config.seed, selection)
-    counts = torch.from_numpy(class_counts(train_split.labels, data.num_classes, data.ignore_index))
-    module = build_module(config, data, counts).to(device)
-    optimizer = build_optimizer(module.parameters(), config.optim)
-    epoch, totals = 0, dict.fromkeys(SHARES, 0.0)
-    state = checkpoint.resume(resume, module, optimizer, config.training.epochs, device)
-    if state is not None:
-        epoch, totals = state["epoch"], state["totals"]
-        print(f"continues after epoch {epoch} of {config.training.epochs}", flush=True)
-        yield from results_again(config, resume, state, replay_from, module)
-    samples = Samples(train_split, data, config, device)
-    while epoch < config.training.epochs:
-        started = time.perf_counter()
-        means = train_epoch(config, module, optimizer, samples, epoch)
-        epoch += 1
-        witness(name, epoch)
-        step = epoch * config.training.eval_every
-        diverged = means.pop("diverged") > 0
-        metrics = dict(means)
-        for source, target in SHARES.items():
-            if source in means:
-                totals[source] += means[source] * config.training.eval_every
-                metrics[target] = totals[source] / step
-        metrics["train/learning_rate"] = learning_rate(config.optim, step - 1, config.training.steps)
-        if not diverged:
-            adjustment = module.prediction_adjustment
-            metrics |= evaluate(module.model, selection_split, data, device, "val", adjustment)
-        duration = time.perf_counter() - started
-        metrics["time/samples_per_s"] = config.training.eval_every * config.training.batch_size / duration
-        if folder is not None and not diverged:
-            state = {"epoch": epoch, "totals": totals, "metrics": metrics, "duration_s": duration}
-            state |= {"module": module.state_dict(), "optimizer": optimizer.state_dict()}
-            checkpoint.save(folder, epoch, state)
-        yield EpochResult(epoch, step, duration, metrics, epoch == config.training.epochs, diverged, module)
-        if diverged:
-            return
+    writer = Writer(folder, threaded=config.training.async_checkpoint)
+    forget_compiled(config)
+    try:
+        trainer = build_trainer(config, data, train_split, device)
+        epoch, totals = 0, dict.fromkeys(SHARES, 0.0)
+        state = saving.resume(resume, trainer, device)
+        if state is not None:
+            epoch, totals = state["epoch"], state["totals"]
+            if is_main():
+                print(f"continues after epoch {epoch} of {config.training.epochs}", flush=True)
+            yield from results_again(config, resume, state, replay_from, trainer.module)
+        if epoch < config.training.epochs:
+            distribute(trainer)
+        while epoch < config.training.epochs:
+            started = time.perf_counter()
+            metrics, diverged = train_epoch(trainer, epoch, totals)
+            epoch += 1
+            if is_main():
+                witness(name, epoch)
+            if not diverged:
+                average_batch_norm(trainer.module)
+                adjustment = trainer.module.prediction_adjustment
+                metrics |= evaluate(trainer.module.model, selection_split, data, device, "val", adjustment)
+            duration = largest(time.perf_counter() - started)
+            metrics["time/samples_per_s"] = config.training.eval_every * config.training.batch_size / duration
+            last = epoch == config.training.epochs
+            if not diverged:
+                known = {"epoch": epoch, "totals": totals, "metrics": metrics, "duration_s": duration}
+                writer.save(epoch, lambda known=known: known | state_of(trainer))  # type: ignore[misc]
+            if last:
+                writer.wait()
+            step = epoch * config.training.eval_every
+            yield EpochResult(epoch, step, duration, metrics, last, diverged, trainer.module)
+            if diverged:
+                return
+    finally:
+        writer.close()
+        forget_compiled(config)
 
 
 def results_again(
@@ -131,7 +140,8 @@ def results_again(
     """
     epochs = config.training.epochs
     first = epochs if replay_from is None else min(replay_from, epochs)
-    for known in (*checkpoint.results_before(folders, first, state["epoch"]), state):
+    before = on_main(lambda: checkpoint.results_before(folders, first, state["epoch"]))
+    for known in (*before, state):
         epoch = known["epoch"]
         if epoch >= first:
             step = epoch * config.training.eval_every
@@ -139,49 +149,37 @@ def results_again(
             yield EpochResult(epoch, step, duration, metrics, epoch == epochs, False, module)
 
 
-class Samples:
-    """The training samples in memory, batched by global position."""
+def train_epoch(trainer: Trainer, epoch: int, totals: dict[str, float]) -> tuple[dict[str, float], bool]:
+    """Train one epoch; return the means of its step metrics over steps and ranks, and whether it diverged.
 
-    def __init__(self, split: Split, data: DataSet, config: TrainConfig, device: torch.device) -> None:
-        """Copy the split into memory."""
-        self.images = torch.tensor(split.images)
-        self.labels = torch.tensor(split.labels)
-        self.data, self.device = data, device
-        self.seed, self.batch_size = config.seed, config.training.batch_size
+    Whether the loss was finite is a device flag that is read here alone.
 
-    def batch(self, step: int) -> tuple[Tensor, Tensor]:
-        """Return normalised images (B, C, H, W) and int64 labels of a step."""
-        chosen = batch_indices(self.seed, len(self.labels), self.batch_size, step)
-        images = normalise(self.images[chosen], self.data, self.device)
-        return images, self.labels[chosen].to(self.device).long()
-
-
-def train_epoch(
-    config: TrainConfig,
-    module: TrainingModule,
-    optimizer: torch.optim.Optimizer,
-    samples: Samples,
-    epoch: int,
-) -> dict[str, float]:
-    """Train one epoch and return the means of its step metrics.
-
-    ``diverged`` counts the steps whose loss was not finite; it is a device flag that is read here alone.
+    Args:
+        trainer: What is trained.
+        epoch: Epochs done so far.
+        totals: Sums over the whole run of the metrics in ``SHARES``; the epoch's are added.
     """
-    module.train()
-    sums: dict[str, Any] = {}
-    first = epoch * config.training.eval_every
-    for step in range(first, first + config.training.eval_every):
-        images, labels = samples.batch(step)
-        with stream(config.seed, "dropout", step):
-            loss, metrics = module(images, labels)
-        optimizer_step(loss, optimizer, learning_rate(config.optim, step, config.training.steps))
-        metrics["diverged"] = (~torch.isfinite(loss.detach())).float()
-        for key, value in metrics.items():
-            sums[key] = sums[key] + value.double() if key in sums else value.double()
-    means = {key: float(value) / config.training.eval_every for key, value in sums.items()}
-    if "train/first_open_step" in metrics:  # a state, not a rate: its last value counts
-        means["train/first_open_step"] = float(metrics["train/first_open_step"])
-    return means
+    options = trainer.config.training
+    trainer.module.train()
+    means = Means(trainer)
+    first = epoch * options.eval_every
+    for step in range(first, first + options.eval_every):
+        means.add(take_step(trainer, step))
+    metrics, diverged = means.result()
+    for source, target in SHARES.items():
+        if source in metrics:
+            totals[source] += metrics[source] * options.eval_every
+            metrics[target] = totals[source] / (first + options.eval_every)
+    metrics["train/learning_rate"] = learning_rate(
+        trainer.config.optim, first + options.eval_every - 1, options.steps
+    )
+    return metrics, diverged
+
+
+def forget_compiled(config: TrainConfig) -> None:
+    """Drop compiled code: a process that trains one model after another would reach the compiler's limit."""
+    if config.training.compile:
+        torch.compiler.reset()
 
 
 def witness(name: str, epoch: int) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from sarx.data import DataSet, Split
-from sarx.training.evaluation import BATCH, evaluating, normalise
+from sarx.training.evaluation import BATCH, evaluating, infer
 from sarx.training.geometry import ACCURACY
 from sarx.training.seeding import stream
 
@@ -154,7 +154,7 @@ def features_at(
     with evaluating(model):
         for start in range(0, len(images), BATCH):
             batch = torch.from_numpy(split.images[images[start : start + BATCH].numpy()])
-            rows = as_rows(model(normalise(batch, data, device)).features)
+            rows = as_rows(infer(model, batch, data, device).features)
             inside = chosen[(chosen >= first) & (chosen < first + len(rows))] - first
             parts.append(rows[inside.to(device)])
             first += len(rows)

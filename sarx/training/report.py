@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from sarx.data import DataSet, Split, class_counts, describe, load_split, split_
 from sarx.models.output import ModelOutput
 from sarx.regularizers.functional import downsample_labels
 from sarx.training import checkpoint, geometry
-from sarx.training.evaluation import confusion, evaluating, normalise, predicted_classes, scores
+from sarx.training.distributed import on_main
+from sarx.training.evaluation import confusion, feature_size, predicted_classes, scores
 from sarx.training.loop import EpochResult, train
 from sarx.training.metrics import confusion_matrix
 from sarx.training.probe import Probe, as_rows, balanced_sample, fit_probe
@@ -44,19 +46,28 @@ def train_and_report(
     With ``folder`` the final weights of the model, without anything of the regularizer, are kept in it as
     ``weights-<epoch>.pt``, and what the geometry was computed from as ``geometry.npz``.
 
+    Under several ranks rank 0 alone computes and writes this, and hands the metrics to the others, which
+    wait for it; the process group's timeout must allow for that.
+
     Raises:
         ValueError: For a search trial, which must never see the report split.
+        RuntimeError: On the other ranks, if it fails on rank 0.
     """
     if config.role != "confirm":
         raise ValueError("only confirm trials are scored on the report split")
     for result in train(config, folder=folder, resume=resume, name=name, replay_from=replay_from):
         if result.last and not result.diverged:
-            metrics, arrays = report_metrics(config, result)
-            result.metrics = result.metrics | metrics
-            if folder is not None:
-                write_arrays(folder / GEOMETRY, arrays)
-                checkpoint.save(folder, result.epoch, result.module.model.state_dict(), name="weights")
+            result.metrics = result.metrics | on_main(partial(make_report, config, result, folder))
         yield result
+
+
+def make_report(config: TrainConfig, result: EpochResult, folder: Path | None) -> dict[str, float]:
+    """Return the metrics of the report and, with ``folder``, write what belongs to it."""
+    metrics, arrays = report_metrics(config, result)
+    if folder is not None:
+        write_arrays(folder / GEOMETRY, arrays)
+        checkpoint.save(folder, result.epoch, result.module.model.state_dict(), name="weights")
+    return metrics
 
 
 def report_metrics(config: TrainConfig, result: EpochResult) -> tuple[dict[str, float], dict[str, Tensor]]:
@@ -127,13 +138,6 @@ class Observation:
             "pixels": self.pixels,
             "labels": self.labels[self.pixels],
         }
-
-
-def feature_size(model: nn.Module, split: Split, data: DataSet, device: torch.device) -> tuple[int, ...]:
-    """Return (h, w) of the features of these images, or () in classification."""
-    with evaluating(model):
-        features = model(normalise(torch.tensor(split.images[:1]), data, device)).features
-    return tuple(features.shape[2:])
 
 
 def grid_labels(split: Split, size: tuple[int, ...]) -> Tensor:

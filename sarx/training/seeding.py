@@ -20,7 +20,8 @@ from sarx.study.seeds import derive
 @contextmanager
 def stream(seed: int, name: str, *position: int) -> Iterator[None]:
     """Let torch's global generators draw from one stream inside the block, and restore them after it."""
-    with torch.random.fork_rng():
+    in_use = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    with torch.random.fork_rng([torch.cuda.current_device()] if in_use else []):
         torch.manual_seed(derive(seed, name, *position))
         yield
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import re
 import subprocess
@@ -125,27 +126,21 @@ def two_steps(config: TrainConfig) -> None:
     """
     import torch
 
-    from sarx.data import class_counts, describe, load_split, split_names
+    from sarx.data import describe, load_split, split_names
     from sarx.training.evaluation import evaluate
-    from sarx.training.loop import Samples
-    from sarx.training.optim import build_optimizer, learning_rate
-    from sarx.training.step import build_module, optimizer_step
+    from sarx.training.trainer import build_trainer, take_step
 
     device = torch.device(config.training.device)
     data = describe(config.data, config.seed)
     train_split = load_split(config.data, config.seed, "train")
-    counts = torch.from_numpy(class_counts(train_split.labels, data.num_classes, data.ignore_index))
-    module = build_module(config, data, counts).to(device).train()
-    optimizer = build_optimizer(module.parameters(), config.optim)
-    samples = Samples(train_split, data, config, device)
+    trainer = build_trainer(config, data, train_split, device)
     for step in range(STEPS):
-        loss, _ = module(*samples.batch(step))
-        optimizer_step(loss, optimizer, learning_rate(config.optim, step, STEPS))
-        if not torch.isfinite(loss):
-            raise UserError(f"the loss of step {step + 1} is {float(loss)}; lower optim.lr")
+        loss = float(take_step(trainer, step)["train/loss"])
+        if not math.isfinite(loss):
+            raise UserError(f"the loss of step {step + 1} is {loss}; lower optim.lr")
     selection = load_split(config.data, config.seed, split_names(config.data)[0])
     part = type(selection)(selection.images[:IMAGES], selection.labels[:IMAGES])
-    evaluate(module.model, part, data, device, "val", module.prediction_adjustment)
+    evaluate(trainer.module.model, part, data, device, "val", trainer.module.prediction_adjustment)
 
 
 def _describe(error: Exception) -> str:

@@ -17,11 +17,9 @@ import torch
 from sarx.config import plugins
 from sarx.config.errors import UserError
 from sarx.config.schema import TrainConfig, build
-from sarx.data import class_counts, describe, load_split, split_names
+from sarx.data import describe, load_split, split_names
 from sarx.training.evaluation import BATCH, evaluate
-from sarx.training.loop import Samples
-from sarx.training.optim import build_optimizer
-from sarx.training.step import build_module, optimizer_step
+from sarx.training.trainer import build_trainer, take_step
 
 WARM_UP, STEPS = 2, 5
 
@@ -33,21 +31,16 @@ def timing(config: TrainConfig) -> list[float]:
     train_split = load_split(config.data, config.seed, "train")
     selection = load_split(config.data, config.seed, split_names(config.data)[0])
     started = time.perf_counter()
-    counts = torch.from_numpy(class_counts(train_split.labels, data.num_classes, data.ignore_index))
-    module = build_module(config, data, counts).to(device).train()
-    optimizer = build_optimizer(module.parameters(), config.optim)
-    samples = Samples(train_split, data, config, device)
+    trainer = build_trainer(config, data, train_split, device)
     built = time.perf_counter()
     durations = []
     for step in range(WARM_UP + STEPS):
         before = time.perf_counter()
-        loss, _ = module(*samples.batch(step))
-        optimizer_step(loss, optimizer, config.optim.lr)
-        float(loss.detach())
+        float(take_step(trainer, min(step, config.training.steps - 1))["train/loss"])
         durations.append(time.perf_counter() - before)
     before = time.perf_counter()
     part = type(selection)(selection.images[:BATCH], selection.labels[:BATCH])
-    evaluate(module.model, part, data, device, "val")
+    evaluate(trainer.module.model, part, data, device, "val")
     evaluation = (time.perf_counter() - before) * len(selection) / len(part)
     return [built - started, sorted(durations[WARM_UP:])[STEPS // 2], evaluation]
 

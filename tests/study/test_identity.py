@@ -105,6 +105,12 @@ DIFFERENT = [
     ["training.eval_every=200"],
     ["training.batch_size=8"],
     ["training.device=cuda"],
+    ["training.accumulation=2"],
+    ["training.precision=bfloat16"],
+    ["training.channels_last=false"],
+    ["training.compile=true"],
+    ["training.grad_clip=1"],
+    ["training.sync_bn=true", "training.device=cuda"],
 ]
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +13,8 @@ import torch
 from sarx.config.compose import compose
 from sarx.config.schema import TrainConfig
 from sarx.data import Split
+
+sys.path.insert(0, str(Path(__file__).parent))  # rank_runs, here and in the processes that a test starts
 
 TINY = {
     "model": "fcn_test_efficientnet",

@@ -12,7 +12,7 @@ from sarx.config.schema import as_dict, build
 from sarx.data import class_counts, describe, load_split
 from sarx.study.design import make_arms
 from sarx.study.load import load_study
-from sarx.training.loop import Samples
+from sarx.training.samples import Samples
 from sarx.training.seeding import batch_indices
 from sarx.training.step import build_module
 

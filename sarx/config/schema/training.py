@@ -10,21 +10,54 @@ from sarx.config.schema.options import check_fields, option
 
 @dataclass(kw_only=True, slots=True)
 class TrainingConfig:
-    """Length, batch and evaluation rhythm. An epoch is one evaluation interval of ``eval_every`` steps."""
+    """Length, batch, evaluation, arithmetic. An epoch is an evaluation interval of ``eval_every`` steps.
+
+    ``batch_size`` is the batch of one optimizer step, over all ranks and the ``accumulation`` micro-batches
+    that it is cut into. ``precision`` float16 and bfloat16 are autocast over float32 weights, float16 with a
+    gradient scaler; float64 is double throughout. ``grad_clip`` is the largest norm of the whole gradient, 0
+    for any. ``sync_bn`` takes batch statistics over all ranks, on CUDA alone. ``async_checkpoint`` writes
+    checkpoints to disk while training goes on.
+    """
 
     steps: int = option(600, low=1, high=10_000_000)
     eval_every: int = option(150, low=1, high=10_000_000)
     batch_size: int = option(16, low=2, high=65_536)
     device: str = option("cpu", choices=("cpu", "cuda"))
     images_logged: int = option(4, low=0, high=64, identity=False)
+    accumulation: int = option(1, low=1, high=65_536)
+    precision: str = option("float32", choices=("float32", "bfloat16", "float16", "float64"))
+    channels_last: bool = True
+    compile: bool = False
+    grad_clip: float = option(0.0, low=0.0, high=1e9)
+    sync_bn: bool = False
+    async_checkpoint: bool = option(False, identity=False)
 
     def __post_init__(self) -> None:
-        """Check every field and that epochs divide the training length."""
+        """Check every field, that epochs divide the length, and that every micro-batch gets a sample."""
         check_fields(self, "training")
         if self.steps % self.eval_every:
             raise UserError(
                 f"{self.steps} is not a multiple of training.eval_every = {self.eval_every}",
                 key="training.steps",
+            )
+        self.check_shares(1)
+        if self.sync_bn and self.device == "cpu":
+            raise UserError(
+                "synchronised batch normalisation runs on CUDA alone; set training.device=cuda or drop it",
+                key="training.sync_bn",
+            )
+
+    def check_shares(self, ranks: int) -> None:
+        """Refuse a batch of which a micro-batch of one of the ranks would get no sample.
+
+        Raises:
+            UserError: Naming training.batch_size.
+        """
+        if self.batch_size < self.accumulation * ranks:
+            raise UserError(
+                f"{self.batch_size} samples are too few for {self.accumulation} micro-batches "
+                f"(training.accumulation) on {ranks} ranks; take at least {self.accumulation * ranks}",
+                key="training.batch_size",
             )
 
     @property

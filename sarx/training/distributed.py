@@ -1,0 +1,186 @@
+"""What the ranks of a training do together; with one process every function here does nothing to its input.
+
+The host has initialised the default process group (gloo or nccl) and, with nccl, has chosen each rank's GPU;
+it also takes the group down. Every rank must call these functions in the same order.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch import distributed as dist
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parallel import DistributedDataParallel
+
+from sarx.config.errors import UserError
+from sarx.regularizers.distributed import global_sum, world_size
+
+T = TypeVar("T")
+
+__all__ = [
+    "average_batch_norm",
+    "equalise_buffers",
+    "from_main",
+    "global_sum",
+    "is_main",
+    "largest",
+    "on_main",
+    "rank",
+    "summed",
+    "together",
+    "world_size",
+    "wrap",
+]
+
+
+def rank() -> int:
+    """Return the number of this rank; 0 where no process group is up."""
+    return dist.get_rank() if world_size() > 1 else 0
+
+
+def is_main() -> bool:
+    """Return whether this is rank 0, which writes files and prints."""
+    return rank() == 0
+
+
+def summed(values: Mapping[str, float]) -> dict[str, float]:
+    """Return the sums over ranks, in float64; all ranks give the same keys in the same order."""
+    if world_size() == 1:
+        return dict(values)
+    own = torch.tensor(list(values.values()), dtype=torch.float64, device=_place())
+    return dict(zip(values, global_sum(own).tolist(), strict=True))
+
+
+def largest(value: float) -> float:
+    """Return the largest of the ranks' values."""
+    if world_size() == 1:
+        return value
+    most = torch.tensor(value, dtype=torch.float64, device=_place())
+    dist.all_reduce(most, op=dist.ReduceOp.MAX)
+    return float(most)
+
+
+def from_main(value: T) -> T:
+    """Return rank 0's value, a small object that can be pickled; that of the other ranks is not looked at."""
+    if world_size() == 1:
+        return value
+    box = [value if is_main() else None]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]  # type: ignore[return-value]
+
+
+def on_main(function: Callable[[], T]) -> T:
+    """Return what ``function`` returns on rank 0, which alone calls it; the others wait.
+
+    Its value is small and can be pickled. They wait no longer than the process group's timeout.
+
+    Raises:
+        UserError: On every rank, if rank 0's call raised one.
+        RuntimeError: On the other ranks, if rank 0's call raised anything else; that goes on there.
+    """
+    if world_size() == 1:
+        return function()
+    value: T | None = None
+    failure: tuple[bool, str] | None = None
+    if is_main():
+        try:
+            value = function()
+        except Exception as error:
+            from_main((None, (isinstance(error, UserError), f"{error}" or type(error).__name__)))
+            raise
+    value, failure = from_main((value, failure))
+    if failure is not None:
+        raise UserError(failure[1]) if failure[0] else RuntimeError(f"rank 0 failed: {failure[1]}")
+    return value  # type: ignore[return-value]
+
+
+def together(function: Callable[[], T]) -> T:
+    """Return what ``function`` returns on this rank; every rank calls it.
+
+    Raises:
+        RuntimeError: Where it succeeded, if it raised on another rank; its own error where it raised.
+    """
+    try:
+        value = function()
+    except Exception:
+        largest(1.0)
+        raise
+    if largest(0.0):
+        raise RuntimeError("another rank failed; its own error says why")
+    return value
+
+
+def average_batch_norm(module: nn.Module) -> None:
+    """Replace the running statistics of every batch normalisation by their mean over ranks.
+
+    Each rank has seen its own share of the batches. Afterwards a model is the same on every rank.
+    """
+    layers = [layer for layer in module.modules() if isinstance(layer, _BatchNorm)]
+    found = [value for layer in layers for value in (layer.running_mean, layer.running_var)]
+    values = [value for value in found if value is not None]
+    if world_size() > 1 and values:
+        means = global_sum(torch.cat([value.double() for value in values])) / world_size()
+        _fill(values, means)
+
+
+def equalise_buffers(module: nn.Module) -> None:
+    """Give every rank the buffers of rank 0; ``wrap`` does so with the parameters."""
+    if world_size() == 1:
+        return
+    by_type: dict[torch.dtype, list[Tensor]] = {}
+    for value in module.buffers():
+        by_type.setdefault(value.dtype, []).append(value)
+    for dtype in sorted(by_type, key=str):
+        values = by_type[dtype]
+        flat = torch.cat([value.flatten() for value in values])
+        dist.broadcast(flat, src=0)
+        _fill(values, flat)
+
+
+def _fill(values: Iterable[Tensor], flat: Tensor) -> None:
+    """Copy consecutive parts of a flat tensor into tensors."""
+    start = 0
+    for value in values:
+        value.copy_(flat[start : start + value.numel()].view(value.shape))
+        start += value.numel()
+
+
+def wrap(module: nn.Module, step: Callable[[nn.Module], Tensor]) -> nn.Module:
+    """Return the module in ``DistributedDataParallel``, all ranks equal to rank 0; itself for one process.
+
+    ``find_unused_parameters``, which walks the graph after every forward, is set only where a step leaves a
+    trained parameter without a gradient: a decoder that reads one of several parallel branches (``pool`` on
+    an HRNet), or a plug-in. A step of a copy tells.
+
+    Args:
+        module: What is trained.
+        step: Returns the loss of a few samples of a copy of the module.
+    """
+    if world_size() == 1:
+        return module
+    equalise_buffers(module)
+    twin = copy.deepcopy(module).train()
+    step(twin).backward()  # type: ignore[no-untyped-call]
+    unused = any(value.requires_grad and value.grad is None for value in twin.parameters())
+    del twin
+    # A 1x1 weight has two equal layouts, and its gradient may come in the other one: a copy of a small tensor.
+    warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
+    renamed = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters  # torch 2.15
+    options: dict[str, Any] = {"forward_sync_buffers" if renamed else "broadcast_buffers": False}
+    return DistributedDataParallel(
+        module,
+        find_unused_parameters=largest(float(unused)) > 0,
+        gradient_as_bucket_view=True,
+        **options,
+    )
+
+
+def _place() -> torch.device:
+    """Return where tensors must lie for the process group."""
+    return torch.device("cuda" if dist.get_backend() == "nccl" else "cpu")

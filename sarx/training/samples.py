@@ -1,0 +1,69 @@
+"""The training samples in memory, and how a step's batch is cut over micro-batches and ranks."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sarx.config.schema import TrainConfig
+from sarx.data import DataSet, Split
+from sarx.training.distributed import rank, world_size
+from sarx.training.evaluation import normalise
+from sarx.training.seeding import batch_indices
+
+PRECISIONS = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    "float64": torch.float64,
+}
+
+
+def cut(positions: Tensor, pieces: int, number: int, ranks: int) -> list[Tensor]:
+    """Return a rank's part of each micro-batch of a step; together the ranks have every position once.
+
+    Args:
+        positions: (B,) samples of the step.
+        pieces: Number of micro-batches; contiguous, sizes differ by at most one.
+        number: Of the rank.
+        ranks: Number of ranks; each micro-batch is cut over them in the same way.
+    """
+    return [torch.tensor_split(piece, ranks)[number] for piece in torch.tensor_split(positions, pieces)]
+
+
+class Samples:
+    """The training samples in memory, batched by global position."""
+
+    def __init__(self, split: Split, data: DataSet, config: TrainConfig, device: torch.device) -> None:
+        """Copy the split into memory.
+
+        Raises:
+            UserError: If a rank would get no sample of a micro-batch.
+        """
+        config.training.check_shares(world_size())
+        self.images = torch.tensor(split.images)
+        self.labels = torch.tensor(split.labels)
+        self.data, self.device = data, device
+        self.seed, self.batch_size = config.seed, config.training.batch_size
+        self.accumulation = config.training.accumulation
+        self.dtype = torch.float64 if config.training.precision == "float64" else torch.float32
+
+    def batch(self, step: int) -> tuple[Tensor, Tensor]:
+        """Return normalised images (B, C, H, W) and int64 labels of a step, over all ranks."""
+        chosen = self._chosen(step)
+        return self.images_of(chosen), self.labels_of(chosen)
+
+    def parts(self, step: int) -> list[Tensor]:
+        """Return the samples of this rank in each micro-batch of a step: int64 (b,) each."""
+        return cut(self._chosen(step), self.accumulation, rank(), world_size())
+
+    def images_of(self, chosen: Tensor) -> Tensor:
+        """Return normalised images (b, C, H, W) of samples (b,)."""
+        return normalise(self.images[chosen], self.data, self.device, self.dtype)
+
+    def labels_of(self, chosen: Tensor) -> Tensor:
+        """Return int64 labels of samples (b,)."""
+        return self.labels[chosen].to(self.device).long()
+
+    def _chosen(self, step: int) -> Tensor:
+        return batch_indices(self.seed, len(self.labels), self.batch_size, step)

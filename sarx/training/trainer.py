@@ -1,0 +1,182 @@
+"""One optimizer step: micro-batches, precision, clipping, and the wrapper that averages over ranks."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from sarx.config.schema import TrainConfig
+from sarx.data import DataSet, Split, class_counts
+from sarx.training.distributed import rank, summed, world_size, wrap
+from sarx.training.evaluation import feature_size
+from sarx.training.optim import build_optimizer, learning_rate
+from sarx.training.samples import PRECISIONS, Samples
+from sarx.training.seeding import stream
+from sarx.training.step import STATES, Share, TrainingModule, build_module
+
+
+@dataclass
+class Trainer:
+    """What a step needs.
+
+    Attributes:
+        config: Options of the run.
+        module: What is trained.
+        wrapped: What steps call: ``module``, or a wrapper around it that averages gradients over ranks.
+        optimizer: Of the module's parameters.
+        scaler: Scales the loss of float16; does nothing in another precision.
+        samples: The training samples.
+        size: (h, w) of the features, or () in classification; looked at under accumulation alone.
+    """
+
+    config: TrainConfig
+    module: TrainingModule
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    samples: Samples
+    size: tuple[int, ...]
+    wrapped: nn.Module = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Start without a wrapper."""
+        self.wrapped = self.module
+
+
+def build_trainer(config: TrainConfig, data: DataSet, split: Split, device: torch.device) -> Trainer:
+    """Build everything that steps need, without a wrapper; every rank gets the same weights.
+
+    Args:
+        config: Options of the run.
+        data: Description of the data set.
+        split: The training split.
+        device: Where to train.
+
+    Raises:
+        UserError: For a batch that is too small for the micro-batches and ranks, or parts that do not fit.
+    """
+    samples = Samples(split, data, config, device)
+    counts = torch.from_numpy(class_counts(split.labels, data.num_classes, data.ignore_index))
+    module = build_module(config, data, counts).to(device)
+    optimizer = build_optimizer(module.parameters(), config.optim)
+    scaler = torch.amp.GradScaler(device.type, enabled=config.training.precision == "float16")
+    size = feature_size(module.model, split, data, device) if config.training.accumulation > 1 else ()
+    return Trainer(config, module.train(), optimizer, scaler, samples, size)
+
+
+def distribute(trainer: Trainer) -> None:
+    """Wrap the module for the ranks of the default process group; nothing happens for one process."""
+    few = trainer.samples.parts(0)[0][:2]
+
+    def step(module: nn.Module) -> Tensor:
+        with dropout(trainer, 0, 0), autocast(trainer):
+            loss: Tensor = module(trainer.samples.images_of(few), trainer.samples.labels_of(few))[0]
+        return loss
+
+    trainer.wrapped = wrap(trainer.module, step)
+
+
+def take_step(trainer: Trainer, step: int) -> dict[str, Tensor]:
+    """Take an optimizer step and return its metrics on this rank, whose mean over ranks is the step's.
+
+    ``diverged`` is 1 where the loss is not finite. A step whose gradients overflow in float16 changes no
+    weight; the scaler leaves it out and lowers its scale.
+    """
+    config = trainer.config
+    for group in trainer.optimizer.param_groups:
+        group["lr"] = learning_rate(config.optim, step, config.training.steps)
+    trainer.optimizer.zero_grad(set_to_none=True)
+    found: dict[str, Tensor] = {}
+    parts = trainer.samples.parts(step)
+    for number, (chosen, share) in enumerate(zip(parts, micro_batches(trainer, parts), strict=True)):
+        with held_back(trainer.wrapped, number < len(parts) - 1):
+            given = (trainer.samples.images_of(chosen), trainer.samples.labels_of(chosen))
+            with dropout(trainer, step, number), autocast(trainer):
+                loss, metrics = trainer.wrapped(*given, *share)
+            trainer.scaler.scale(loss).backward()
+        for key, value in metrics.items():
+            found[key] = found[key] + value if key in found and key not in STATES else value
+    if config.training.grad_clip:
+        trainer.scaler.unscale_(trainer.optimizer)
+        nn.utils.clip_grad_norm_(trainer.module.parameters(), config.training.grad_clip)
+    trainer.scaler.step(trainer.optimizer)
+    trainer.scaler.update()
+    return {**found, "diverged": (~torch.isfinite(found["train/loss"])).float()}
+
+
+def micro_batches(trainer: Trainer, parts: list[Tensor]) -> list[tuple[Share, ...]]:
+    """Return what the module is called with for each micro-batch, besides its samples."""
+    if len(parts) == 1:
+        return [()]
+    samples = trainer.samples
+    labels = [samples.labels_of(chosen) for chosen in parts]
+    return [(share,) for share in trainer.module.shares(labels, trainer.size, samples.data.ignore_index)]
+
+
+def held_back(module: nn.Module, wanted: bool) -> AbstractContextManager[None]:
+    """Keep gradients on this rank inside the block: only the last micro-batch's backward exchanges them."""
+    if wanted and isinstance(module, DistributedDataParallel):
+        held: AbstractContextManager[None] = module.no_sync()
+        return held
+    return contextlib.nullcontext()
+
+
+def dropout(trainer: Trainer, step: int, number: int) -> AbstractContextManager[None]:
+    """Draw dropout masks from a stream of the step, and of micro-batch and rank where there are several."""
+    several = trainer.samples.accumulation > 1 or world_size() > 1
+    return stream(trainer.config.seed, "dropout", step, *((number, rank()) if several else ()))
+
+
+@contextlib.contextmanager
+def autocast(trainer: Trainer) -> Iterator[None]:
+    """Compute in half precision inside the block if the precision is one."""
+    dtype = PRECISIONS[trainer.config.training.precision]
+    if dtype in (torch.float32, torch.float64):
+        yield
+        return
+    with torch.autocast(trainer.samples.device.type, dtype):
+        yield
+
+
+class Means:
+    """The means of step metrics over an epoch and over ranks.
+
+    Under float16 a step whose loss is not finite counts for nothing: the scaler leaves it out.
+    """
+
+    def __init__(self, trainer: Trainer) -> None:
+        """Start with no step."""
+        self.skipping = trainer.scaler.is_enabled()
+        self.sums: dict[str, Any] = {}
+        self.states: dict[str, Tensor] = {}
+        self.steps = 0
+
+    def add(self, metrics: Mapping[str, Tensor]) -> None:
+        """Add the metrics of a step, on the device."""
+        self.steps += 1
+        counted = 1.0 - metrics["diverged"] if self.skipping else torch.ones_like(metrics["diverged"])
+        for key, value in {**metrics, "counted": counted}.items():
+            if key in STATES:
+                self.states[key] = value
+                continue
+            if self.skipping and key != "diverged":
+                value = torch.where(counted > 0, value, 0.0)
+            self.sums[key] = self.sums[key] + value.double() if key in self.sums else value.double()
+
+    def result(self) -> tuple[dict[str, float], bool]:
+        """Return the means, equal on all ranks, and whether the training has diverged; read from the device.
+
+        It has if the loss of a step was not finite on a rank; under float16, if that of every step was.
+        """
+        means = summed({key: float(value) for key, value in self.sums.items()})
+        lost, counted = means.pop("diverged"), means.pop("counted")
+        states = summed({key: float(value) for key, value in self.states.items()})
+        means = {key: value / counted if counted else float("nan") for key, value in means.items()}
+        means |= {key: value / world_size() for key, value in states.items()}
+        return means, lost > 0 if not self.skipping else counted == 0

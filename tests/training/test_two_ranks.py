@@ -1,0 +1,141 @@
+"""Two ranks compute what one computes on the same global batch, and so do two micro-batches."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import rank_runs
+import torch
+from rank_runs import Record, common_folder, config, numbers, on_ranks, prepared, run
+
+from sarx.config.errors import UserError
+from sarx.data import describe
+from sarx.training.loop import train
+from sarx.training.samples import Samples, cut
+
+SHORT = {"training__steps": 4, "training__eval_every": 2}
+DOUBLE = {"training__precision": "float64"}
+HALVED = {"training__accumulation": 2}
+
+CASES: dict[str, Record] = {
+    "float64": DOUBLE,
+    "float64, accumulation 2, 7 samples": {**DOUBLE, **HALVED, "training__batch_size": 7},
+    "float32, accumulation 2": HALVED,
+    "logit_adjusted, clipped": {**DOUBLE, **SHORT, "loss": "logit_adjusted", "training__grad_clip": 0.5},
+    "class_balanced": {**DOUBLE, **SHORT, **HALVED, "loss": "class_balanced"},
+    "ohem": {**DOUBLE, **SHORT, "loss": "ohem", "loss__min_kept_share": 0.0, "loss__threshold": 0.3},
+    "classification": {
+        **DOUBLE,
+        **SHORT,
+        **HALVED,
+        "data": "digits_lt",
+        "model": "pool_test_efficientnet",
+    },
+}
+"""What runs on two ranks and, with one micro-batch, on one."""
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[Record]:
+    jobs = {case: (run, {"overrides": overrides}) for case, overrides in CASES.items()}
+    jobs["batch norm"] = (run, {"overrides": {**SHORT, "model__dropout": 0.5}, "batch_norm": True})
+    jobs["too few samples"] = (run, {"overrides": {**SHORT, **HALVED, "training__batch_size": 3}})
+    return on_ranks(common_folder(tmp_path_factory, "two_ranks"), jobs)
+
+
+def assert_close(ours: list[Record], wanted: list[Record], relative: float) -> None:
+    """Metrics to ``relative`` each, weights to that part of the largest of their tensor."""
+    assert [item["epoch"] for item in ours] == [item["epoch"] for item in wanted]
+    for one, two in zip(numbers(ours), numbers(wanted), strict=True):
+        assert one == pytest.approx(two, rel=relative, abs=relative, nan_ok=True)
+    for one, two in zip(ours, wanted, strict=True):
+        assert one["state"].keys() == two["state"].keys()
+        for key, value in two["state"].items():
+            off = (one["state"][key].double() - value.double()).abs().max()
+            assert off <= relative * max(1.0, float(value.double().abs().max())), key
+
+
+def assert_alike(ranks: list[Record], case: str) -> list[Record]:
+    """Both ranks give the same results to the last bit; return them."""
+    first, second = (rank[case] for rank in ranks)
+    assert isinstance(first, list), first
+    for one, two in zip(first, second, strict=True):
+        assert repr({**one, "state": 0}) == repr({**two, "state": 0})
+        for key, value in one["state"].items():
+            assert torch.equal(value, two["state"][key]), key
+    return first
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_two_ranks_equal_one(ranks: list[Record], case: str) -> None:
+    ours = assert_alike(ranks, case)
+    wanted = run({**CASES[case], "training__accumulation": 1})
+    assert_close(ours, wanted, 1e-5 if case.startswith("float32") else 1e-12)
+
+
+def test_the_gate_opens_within_the_run_and_the_pull_acts(ranks: list[Record]) -> None:
+    metrics = ranks[0]["float64"][0]["metrics"]
+    assert 0 < metrics["train/first_open_step"] < 10
+    assert 0 < metrics["train/gate_open_share"] < 1
+    assert metrics["train/pull_loss"] > 0.01
+
+
+def test_ranks_hold_very_different_numbers_of_valid_pixels() -> None:
+    plain = config()
+    split = rank_runs.uneven(plain.data, 0, "train")
+    samples = Samples(split, describe(plain.data, 0), plain, torch.device("cpu"))
+    chosen = [cut(samples._chosen(step), 1, rank, 2)[0] for step in range(20) for rank in (0, 1)]
+    valid = [int((samples.labels_of(part) != 255).sum()) for part in chosen]
+    ratios = [max(pair) / min(pair) for pair in zip(valid[::2], valid[1::2], strict=True)]
+    assert max(ratios) > 1.5
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "logit_adjusted", "class_balanced", "ohem"])
+def test_accumulation_changes_nothing_on_one_rank(loss: str) -> None:
+    keep_all = {"loss__threshold": 1.0} if loss == "ohem" else {}
+    common = {**DOUBLE, **SHORT, **keep_all, "loss": loss, "training__batch_size": 7}
+    assert_close(run({**common, "training__accumulation": 3}), run(common), 1e-12)
+
+
+def test_ranks_agree_with_batch_norm_and_dropout(ranks: list[Record]) -> None:
+    """Each rank has its own statistics and masks; model, scores and metrics are the same all the same."""
+    results = assert_alike(ranks, "batch norm")
+    assert len(results) == 2
+    assert any(key.endswith("running_mean") for key in results[0]["state"])
+
+
+def test_a_rank_without_a_sample_is_refused(ranks: list[Record]) -> None:
+    for rank in ranks:
+        assert rank["too few samples"]["error"].startswith(
+            "UserError: training.batch_size: 3 samples are too"
+        )
+    with pytest.raises(UserError, match=r"training\.batch_size: 3 samples are too few for 4 micro-batches"):
+        config(training__batch_size=3, training__accumulation=4)
+
+
+@pytest.mark.parametrize(("size", "pieces", "ranks"), [(6, 1, 2), (7, 2, 2), (13, 3, 4), (4, 2, 2)])
+def test_every_sample_goes_to_one_rank_and_micro_batch(size: int, pieces: int, ranks: int) -> None:
+    parts = [cut(torch.arange(size), pieces, rank, ranks) for rank in range(ranks)]
+    in_order = torch.cat([parts[rank][piece] for piece in range(pieces) for rank in range(ranks)])
+    assert in_order.tolist() == list(range(size))
+    for piece in range(pieces):
+        sizes = [len(parts[rank][piece]) for rank in range(ranks)]
+        assert min(sizes) >= 1
+        assert max(sizes) - min(sizes) <= 1
+
+
+def test_masks_differ_between_ranks_and_micro_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    from sarx.training import trainer as module
+
+    drawn: list[Any] = []
+    original = module.stream
+    monkeypatch.setattr(module, "stream", lambda *given: (drawn.append(given), original(*given))[1])
+    with prepared():
+        next(train(config(training__eval_every=1, training__steps=1)))
+        next(train(config(training__eval_every=1, training__steps=1, training__accumulation=2)))
+        monkeypatch.setattr(module, "rank", lambda: 1)
+        next(train(config(training__eval_every=1, training__steps=1, training__accumulation=2)))
+    masks = [given[1:] for given in drawn]
+    assert masks[0] == ("dropout", 0)
+    assert masks[1:] == [("dropout", 0, number, rank) for rank in (0, 1) for number in (0, 1)]
