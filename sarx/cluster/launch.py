@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from sarx.cluster.driver import Leaving, run_study, stopping
 from sarx.cluster.limits import unwritable
@@ -192,12 +192,19 @@ def describe_scores(arms: list[Arm]) -> str:
     return "; ".join(dict.fromkeys(texts))
 
 
+def share_of(arm: Arm, workers: int) -> dict[str, Any]:
+    """Return the options of an arm with the batch that one of its workers sees."""
+    plain = as_dict(arm.config)
+    plain["training"]["batch_size"] = max(2, plain["training"]["batch_size"] // workers)
+    return plain
+
+
 def dry_run(study: Study, arms: list[Arm]) -> int:
     """Time a step of every arm in a process of its own and print hours and power."""
-    threads = study.resources.cpus_per_worker
+    threads, workers = study.resources.cpus_per_worker, study.resources.num_workers
     request = {
         "threads": threads,
-        "configs": {arm.key: as_dict(arm.config) for arm in arms},
+        "configs": {arm.key: share_of(arm, workers) for arm in arms},
         "plugins": list(plugins.loaded()),
     }
     done = subprocess.run(
@@ -214,8 +221,8 @@ def dry_run(study: Study, arms: list[Arm]) -> int:
     for key, answer in answers.items():
         if isinstance(answer, dict):
             raise UserError(answer["error"], where=f"arm {key}")
-    timings = {key: Timing(*answer) for key, answer in answers.items()}
-    slots = max(1, len(os.sched_getaffinity(0)) // threads)
+    timings = {key: Timing(build, step, score / workers) for key, (build, step, score) in answers.items()}
+    slots = max(1, len(os.sched_getaffinity(0)) // (threads * workers))
     print("\n".join(describe_cost(study, arms, timings, slots)))
     rows = len(arms) - sum(arm.name == study.ablation.reference for arm in arms)
     print(describe_power(study.confirm.seeds, rows, study.report.primary))

@@ -79,7 +79,7 @@ def check(config: TrainConfig, resources: Resources) -> None:
             f"{resources.gpus_per_worker:g} GPUs do not go with training.device={config.training.device}",
             key="resources.gpus_per_worker",
         )
-    if config.training.batch_size % (resources.num_workers * getattr(config.training, "accumulation", 1)):
+    if config.training.batch_size % (resources.num_workers * config.training.accumulation):
         raise UserError(
             f"a batch of {config.training.batch_size} cannot be shared equally by {resources.num_workers} "
             "workers",

@@ -153,7 +153,7 @@ def check_devices(study: Study, arms: list[Arm], source: Source) -> None:
                     f"{gpus:g} GPUs do not go with training.device={device} of arm {arm.key!r}",
                     key="resources.gpus_per_worker",
                 )
-        shares = study.resources.num_workers * getattr(arm.config.training, "accumulation", 1)
+        shares = study.resources.num_workers * arm.config.training.accumulation
         if arm.config.training.batch_size % shares:
             with located(source):
                 raise UserError(

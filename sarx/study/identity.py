@@ -53,7 +53,7 @@ def trial_id(
     record: dict[str, Any] = {"config": canonical(config), "data": data_fingerprint, "code": code}
     if threads != 1:
         record["threads"] = threads
-    if workers != 1 and not getattr(config.training, "sync_bn", False):
+    if workers != 1 and not config.training.sync_bn:
         record["workers"] = workers
     text = json.dumps(record, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

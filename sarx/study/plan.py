@@ -177,7 +177,10 @@ def describe_cost(study: Study, arms: list[Arm], timings: Mapping[str, Timing], 
         slots: Trials that run at once.
     """
     total = 0.0
-    lines = ["  measured on this machine (one step and one evaluation of each arm, one trial at a time):"]
+    who = "one trial at a time"
+    if study.resources.num_workers > 1:
+        who = "its share of one worker, without what workers exchange"
+    lines = [f"  measured on this machine (one step and one evaluation of each arm, {who}):"]
     width = max(len(arm.key) for arm in arms)
     for arm in arms:
         timing = timings[arm.key]
