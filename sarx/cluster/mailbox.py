@@ -192,14 +192,16 @@ class Mailbox:
 
         If they did, the group can be formed anew; else this process must exit.
         """
-        if generation != self.generation or number != self.number:
+
+        def over() -> bool:
+            return generation != self.generation or number != self.number
+
+        if over():
             return False
         self.reports.setdefault(rank, failure)
         await self._notify()
-        everybody = await self._until(
-            lambda: generation != self.generation or len(self.reports) == self.world_size, self.answer_s
-        )
-        if generation != self.generation:
+        everybody = await self._until(lambda: over() or len(self.reports) == self.world_size, self.answer_s)
+        if over():  # the host was told meanwhile, and has posted another segment
             return False
         if self.failure is None:
             silent = [other for other in self.members if other not in self.reports]

@@ -109,6 +109,23 @@ def test_a_rank_that_does_not_answer_is_named_and_the_others_start_anew():
     play(scene, answer_s=0.1)
 
 
+def test_a_late_report_of_one_segment_does_not_fail_the_next():
+    async def scene(box):
+        generation = await joined(box)
+        await box.post("work")
+        await box.next(generation, 0)
+        report = asyncio.ensure_future(box.report(generation, 1, 0, {"reason": "closed by peer"}))
+        while "lost" not in failure(answer := await box.take(5)):
+            await asyncio.sleep(0.01)
+        assert answer["done"]
+        await box.post("more")
+        assert await report is False
+        assert await box.take(0.6) == {}
+        assert box.failure is None
+
+    play(scene, answer_s=0.5, silent_s=0.1)
+
+
 def test_new_processes_fail_the_segment_of_those_before_and_those_are_told_to_go():
     async def scene(box):
         old = await joined(box)

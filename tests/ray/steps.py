@@ -34,6 +34,7 @@ import ray
 from sarx.cluster.driver import fit
 from sarx.cluster.monitor import Monitor
 from sarx.cluster.segment_run import node_id
+from sarx.cluster.session_host import SessionHost
 from sarx.cluster.trial import TrialHost
 from sarx.search.engine import Engine
 from sarx.study.design import make_arms
@@ -75,7 +76,7 @@ def run(host):
 """
 
 
-def script(folder, code, study=STUDY, **environment):
+def script(folder, code, study=STUDY, timeout=400, **environment):
     """Run code after the prelude; return what it printed and the ledger."""
     (folder / "tiny.yaml").write_text(study)
     clean = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
@@ -86,7 +87,7 @@ def script(folder, code, study=STUDY, **environment):
         cwd=CHECKOUT,
         env=clean | environment,
         check=False,
-        timeout=300,
+        timeout=timeout,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout, read_events(folder / "results" / "tiny" / "ledger")
