@@ -113,3 +113,23 @@ def test_results_inside_the_session_folder_are_refused(cluster):
     assert refused.returncode != 0
     assert "would vanish with it" in refused.stdout + refused.stderr
     assert "Traceback" not in refused.stdout
+
+
+def test_a_study_of_two_workers_is_stopped_in_the_middle_of_a_trial_and_completes(cluster):
+    one, environment, _ = cluster
+    one.study.write_text(one.study.read_text() + "resources: {num_workers: 2}\n")
+    first = submit(one, environment, options=("--no-wait", "--submission-id", "two"))
+    assert first.returncode == 0, first.stdout + first.stderr
+    wait_for(lambda: len(one.events("trial_finished")) >= 3 and one.events()[-1]["event"] == "epoch")
+    subprocess.run(
+        ["ray", "job", "stop", "two"], env=environment, check=True, capture_output=True, timeout=60
+    )
+    finished_before = {event["trial_id"] for event in one.events("trial_finished")}
+    before = one.executions()
+    again = submit(one, environment)
+    assert again.returncode == 0, again.stdout + again.stderr
+    finished = [event["trial_id"] for event in one.events("trial_finished")]
+    assert len(finished) == len(set(finished)) == 10
+    assert all(one.executions()[key] == before[key] for key in before if key[0] in finished_before)
+    ranks = {path.name for path in (one.storage / "tiny" / "trials").rglob("log*.txt")}
+    assert ranks == {"log.txt", "log-rank1.txt"}
