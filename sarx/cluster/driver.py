@@ -106,7 +106,7 @@ def fit(
 
     from sarx.cluster.failures import lost_actors_are_failed_trials
     from sarx.cluster.searcher import SegmentSearcher, Watch, scratch
-    from sarx.cluster.slots import Slots
+    from sarx.cluster.slots import Silence, Slots
 
     logging.getLogger("ray.tune.tune").addFilter(lambda record: "did not complete" not in str(record.msg))
     slots = Slots(partial(capacity, study.resources), ahead=study.resources.num_workers == 1)
@@ -127,7 +127,7 @@ def fit(
                 verbose=0,
                 failure_config=tune.FailureConfig(max_failures=0),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-                callbacks=[Watch(searcher)],
+                callbacks=[Watch(searcher), Silence()],
             ),
         )
         try:

@@ -6,6 +6,7 @@ See ``sarx.cluster.mailbox`` for how the ranks agree on what fails.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import gc
 import os
 import sys
@@ -150,6 +151,7 @@ class Rank:
         if compiled:
             torch.compiler.reset()
         gc.collect()
+        trim()
         if not self.settled:  # all modules are loaded now; what stays for good need not be looked at again
             gc.freeze()
             self.settled = True
@@ -193,6 +195,13 @@ class Rank:
                 aborted = self.number
                 abort: Callable[[], None] = dist.distributed_c10d._abort_process_group
                 abort()  # gloo needs none: its sockets close when the first rank leaves
+
+
+def trim() -> None:
+    """Give freed memory back to the system, where the C library can (glibc)."""
+    release = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if release is not None:
+        release(0)
 
 
 def leave() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import shutil
 import time
@@ -244,6 +245,8 @@ class Watch(Callback):
     def __init__(self, searcher: SegmentSearcher) -> None:
         """Watch for one searcher."""
         self.searcher = searcher
+        self._over: list[Any] = []
+        self._frozen = False
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Hand on that a segment has an actor."""
@@ -252,10 +255,22 @@ class Watch(Callback):
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Hand on why a segment failed."""
         self.searcher.explain(trial.trial_id, failures.stored_error(trial))
+        self._over.append(trial)
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Take note of a trial that is over."""
+        self._over.append(trial)
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        """Let it record what has ended and look at the limits."""
+        """Let it record what has ended and look at the limits; then let Tune forget what is over."""
         self.searcher.look()
+        if (
+            self._over and not self._frozen
+        ):  # of modules and Tune all is there: collecting need not look at it
+            gc.collect()
+            gc.freeze()
+            self._frozen = True
+        self._over = self.searcher.slots.forget(self._over)
 
 
 class Leftovers:

@@ -28,7 +28,8 @@ class Tune:
         self.live = {}
         self.kept = []
         cache = SimpleNamespace(increase_max=lambda key, by: self.kept.append((key, by)))
-        self._tune_controller = SimpleNamespace(_actor_cache=cache)
+        sets = {name: set() for name in ("_stopped_trials", "_failed_trials", "_trials_to_cache")}
+        self._tune_controller = SimpleNamespace(_actor_cache=cache, _trials=[], **sets)
 
     def add(self, slots, name, clock):
         clock.now += 0.01
@@ -110,3 +111,30 @@ def test_free_actors_are_kept_for_all_of_the_run(clock):
         tune.add(slots, name, clock)
     assert [key for key, _ in tune.kept] == ["one CPU"]
     assert tune.kept[0][1] >= 10_000
+
+
+class Over:
+    """A Tune trial that has ended, or has not."""
+
+    def __init__(self, finished=True):
+        self.finished, self.placement_group_factory = finished, "one CPU"
+
+    def is_finished(self):
+        return self.finished
+
+
+def test_tune_forgets_what_is_over_but_for_the_last_trial(clock):
+    slots, tune = Slots(lambda: 3), Tune()
+    known = tune._tune_controller
+    trials = [Over(), Over(finished=False), Over()]
+    for trial in trials:
+        slots.on_trial_add(tune, trial)
+        known._trials.append(trial)
+        known._stopped_trials.add(trial)
+        known._trials_to_cache.add(trial)
+    assert slots.forget([*trials]) == [trials[1]]
+    assert known._trials == [trials[1]]
+    assert known._stopped_trials == known._trials_to_cache == {trials[1]}
+    trials[1].finished = True
+    assert slots.forget([trials[1]]) == [trials[1]]  # Tune wants one at its end
+    assert known._trials == [trials[1]]
