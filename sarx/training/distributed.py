@@ -169,7 +169,7 @@ def wrap(module: nn.Module, step: Callable[[nn.Module], Tensor]) -> nn.Module:
     step(twin).backward()  # type: ignore[no-untyped-call]
     unused = any(value.requires_grad and value.grad is None for value in twin.parameters())
     del twin
-    # A 1x1 weight has two equal layouts, and its gradient may come in the other one: a copy of a small tensor.
+    # A 1x1 weight has two equal layouts, and its gradient may come in the other: a copy of a small tensor.
     warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
     renamed = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters  # torch 2.15
     options: dict[str, Any] = {"forward_sync_buffers" if renamed else "broadcast_buffers": False}
