@@ -7,41 +7,15 @@ from typing import Any
 import pytest
 import rank_runs
 import torch
-from rank_runs import Record, common_folder, config, numbers, on_ranks, prepared, run
+from rank_jobs import CASES, DOUBLE
+from rank_runs import Record, config, numbers, prepared, run
 
 from sarx.config.errors import UserError
 from sarx.data import describe
 from sarx.training.loop import train
 from sarx.training.samples import Samples, cut
 
-SHORT = {"training__steps": 4, "training__eval_every": 2}
-DOUBLE = {"training__precision": "float64"}
-HALVED = {"training__accumulation": 2}
-
-CASES: dict[str, Record] = {
-    "float64": DOUBLE,
-    "float64, accumulation 2, 7 samples": {**DOUBLE, **HALVED, "training__batch_size": 7},
-    "float32, accumulation 2": HALVED,
-    "logit_adjusted, clipped": {**DOUBLE, **SHORT, "loss": "logit_adjusted", "training__grad_clip": 0.5},
-    "class_balanced": {**DOUBLE, **SHORT, **HALVED, "loss": "class_balanced"},
-    "ohem": {**DOUBLE, **SHORT, "loss": "ohem", "loss__min_kept_share": 0.0, "loss__threshold": 0.3},
-    "classification": {
-        **DOUBLE,
-        **SHORT,
-        **HALVED,
-        "data": "digits_lt",
-        "model": "pool_test_efficientnet",
-    },
-}
-"""What runs on two ranks and, with one micro-batch, on one."""
-
-
-@pytest.fixture(scope="module")
-def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[Record]:
-    jobs = {case: (run, {"overrides": overrides}) for case, overrides in CASES.items()}
-    jobs["batch norm"] = (run, {"overrides": {**SHORT, "model__dropout": 0.5}, "batch_norm": True})
-    jobs["too few samples"] = (run, {"overrides": {**SHORT, **HALVED, "training__batch_size": 3}})
-    return on_ranks(common_folder(tmp_path_factory, "two_ranks"), jobs)
+pytestmark = pytest.mark.timeout(600)  # two ranks share what cores there are
 
 
 def assert_close(ours: list[Record], wanted: list[Record], relative: float) -> None:
@@ -94,7 +68,7 @@ def test_ranks_hold_very_different_numbers_of_valid_pixels() -> None:
 @pytest.mark.parametrize("loss", ["cross_entropy", "logit_adjusted", "class_balanced", "ohem"])
 def test_accumulation_changes_nothing_on_one_rank(loss: str) -> None:
     keep_all = {"loss__threshold": 1.0} if loss == "ohem" else {}
-    common = {**DOUBLE, **SHORT, **keep_all, "loss": loss, "training__batch_size": 7}
+    common = {**DOUBLE, **keep_all, "loss": loss, "training__batch_size": 7}
     assert_close(run({**common, "training__accumulation": 3}), run(common), 1e-12)
 
 
