@@ -13,6 +13,8 @@ import torch
 from rank_runs import Record, config, prepared, record, run
 from torch import nn
 
+from sarx.config.schema import GROUPS
+from sarx.losses import build_loss
 from sarx.training import report
 from sarx.training.distributed import is_main
 from sarx.training.loop import train
@@ -26,7 +28,7 @@ HALVED = {"training__accumulation": 2}
 CASES: dict[str, Record] = {
     "float64": LONG,
     "float64, accumulation 2, 7 samples": {**LONG, **HALVED, "training__batch_size": 7},
-    "float32, accumulation 2": HALVED,
+    "float32, accumulation 2": {**HALVED, "training__steps": 20},
     "logit_adjusted, clipped": {**DOUBLE, "loss": "logit_adjusted", "training__grad_clip": 0.5},
     "class_balanced": {**DOUBLE, **HALVED, "loss": "class_balanced"},
     "ohem": {**DOUBLE, "loss": "ohem", "loss__min_kept_share": 0.0, "loss__threshold": 0.3},
@@ -118,6 +120,32 @@ def with_an_unused_parameter() -> list[Record]:
         step.build_loss = original
 
 
+def loss_inputs() -> tuple[torch.Tensor, torch.Tensor]:
+    """Return logits (4, 5, 6, 6) and labels (4, 6, 6) of two ranks; the second has few valid pixels."""
+    generator = torch.Generator().manual_seed(3)
+    labels = torch.randint(0, 5, (4, 6, 6), generator=generator)
+    labels[2:, 1:] = 255
+    return torch.randn(4, 5, 6, 6, generator=generator, dtype=torch.float64), labels
+
+
+def stand_alone(name: str, part: slice) -> Record:
+    """Call a loss on its own, as in anybody's loop: value, gradient, and the value without gradient."""
+    keep_all = {"threshold": 1.0} if name == "ohem" else {}
+    loss = build_loss(GROUPS["loss"][name](**keep_all), class_counts=torch.tensor([9, 7, 5, 3, 1])).double()
+    logits, labels = loss_inputs()
+    mine = logits[part].requires_grad_()
+    value = loss(mine, labels[part])
+    value.backward()
+    alone = loss(mine.detach(), labels[part]) if part.start == 0 else None  # on one rank: waits for nobody
+    return {"value": value.detach(), "gradient": mine.grad, "alone": alone}
+
+
+def losses_of_a_rank() -> dict[str, Record]:
+    """Call every loss on this rank's half."""
+    part = slice(0, 2) if is_main() else slice(2, 4)
+    return {name: stand_alone(name, part) for name in GROUPS["loss"]}
+
+
 def prepare(folder: Path) -> None:
     """Make the checkpoints of a run on one rank, whole and damaged."""
     shutil.rmtree(folder, ignore_errors=True)
@@ -139,6 +167,7 @@ def all_jobs(folder: Path) -> dict[str, tuple[Callable[..., Any], Any]]:
         **jobs,
         "batch norm": (run, {"overrides": {**SHORT, "model__dropout": 0.5}, "batch_norm": True}),
         "too few samples": (run, {"overrides": {**HALVED, "training__batch_size": 3}}),
+        "losses": (losses_of_a_rank, {}),
         "whole": (run, {"overrides": DOUBLE, "folder": folder / "two"}),
         "damaged": (run, {"overrides": DOUBLE, "resume": [folder / "damaged"]}),
         "again": (run, {"overrides": DOUBLE, "resume": [folder / "finished"], "replay_from": 1}),

@@ -71,10 +71,11 @@ def without_batch_norm(*arguments: Any, **options: Any) -> nn.Module:
 
 @contextlib.contextmanager
 def prepared(*, batch_norm: bool = False, evaluation_batch: int = 4) -> Iterator[None]:
-    """Train on the uneven data, evaluate 13 scenes in batches of 4, and leave everything as it was."""
+    """Train with one thread on the uneven data, evaluate 13 scenes in batches of 4; all is restored after."""
     from sarx.training import evaluation
 
-    before = evaluation.BATCH
+    before, threads = evaluation.BATCH, torch.get_num_threads()
+    torch.set_num_threads(1)
     for module in LOADERS:
         module.load_split = uneven
     step.build_model = BUILD if batch_norm else without_batch_norm
@@ -86,6 +87,7 @@ def prepared(*, batch_norm: bool = False, evaluation_batch: int = 4) -> Iterator
             module.load_split = original
         step.build_model = BUILD
         evaluation.BATCH = before
+        torch.set_num_threads(threads)
 
 
 def config(**overrides: Any) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import rank_runs
 import torch
-from rank_jobs import CASES, DOUBLE
+from rank_jobs import CASES, DOUBLE, stand_alone
 from rank_runs import Record, config, numbers, prepared, run
 
 from sarx.config.errors import UserError
@@ -77,6 +77,17 @@ def test_ranks_agree_with_batch_norm_and_dropout(ranks: list[Record]) -> None:
     results = assert_alike(ranks, "batch norm")
     assert len(results) == 2
     assert any(key.endswith("running_mean") for key in results[0]["state"])
+
+
+@pytest.mark.parametrize("name", ["cross_entropy", "logit_adjusted", "class_balanced", "ohem"])
+def test_a_loss_on_its_own_is_a_part_of_the_global_mean(ranks: list[Record], name: str) -> None:
+    """For a wrapper that averages over ranks: mean of values, and of gradients."""
+    whole = stand_alone(name, slice(0, 4))
+    first, second = (found["losses"][name] for found in ranks)
+    torch.testing.assert_close((first["value"] + second["value"]) / 2, whole["value"], rtol=1e-13, atol=0.0)
+    gradient = torch.cat([first["gradient"], second["gradient"]]) / 2
+    torch.testing.assert_close(gradient, whole["gradient"], rtol=1e-12, atol=1e-16)
+    torch.testing.assert_close(first["alone"], stand_alone(name, slice(0, 2))["value"], rtol=1e-13, atol=0.0)
 
 
 def test_a_rank_without_a_sample_is_refused(ranks: list[Record]) -> None:
