@@ -25,6 +25,15 @@ ONE_EPOCH: Record = {**DOUBLE, "training__steps": 1}
 LONG: Record = {"training__precision": "float64"}
 HALVED = {"training__accumulation": 2}
 
+SINGLE: Record = {
+    **SHORT,
+    "data": "digits_lt",
+    "model": "pool_test_efficientnet",
+    "model.feature_dim": 16,
+    "training__batch_size": 3,
+}
+"""Of which rank 1 gets a single sample, too few for a BatchNorm1d."""
+
 CASES: dict[str, Record] = {
     "float64": LONG,
     "float64, accumulation 2, 7 samples": {**LONG, **HALVED, "training__batch_size": 7},
@@ -167,6 +176,7 @@ def all_jobs(folder: Path) -> dict[str, tuple[Callable[..., Any], Any]]:
         **jobs,
         "batch norm": (run, {"overrides": {**SHORT, "model__dropout": 0.5}, "batch_norm": True}),
         "too few samples": (run, {"overrides": {**HALVED, "training__batch_size": 3}}),
+        "one sample": (run, {"overrides": SINGLE, "batch_norm": True}),
         "losses": (losses_of_a_rank, {}),
         "whole": (run, {"overrides": DOUBLE, "folder": folder / "two"}),
         "damaged": (run, {"overrides": DOUBLE, "resume": [folder / "damaged"]}),

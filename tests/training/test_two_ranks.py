@@ -99,6 +99,11 @@ def test_a_rank_without_a_sample_is_refused(ranks: list[Record]) -> None:
         config(training__batch_size=3, training__accumulation=4)
 
 
+def test_a_model_that_fails_on_one_rank_fails_on_all(ranks: list[Record]) -> None:
+    assert ranks[0]["one sample"]["error"] == "RuntimeError: another rank failed; its own error says why"
+    assert "Expected more than 1 value per channel" in ranks[1]["one sample"]["error"]
+
+
 @pytest.mark.parametrize(("size", "pieces", "ranks"), [(6, 1, 2), (7, 2, 2), (13, 3, 4), (4, 2, 2)])
 def test_every_sample_goes_to_one_rank_and_micro_batch(size: int, pieces: int, ranks: int) -> None:
     parts = [cut(torch.arange(size), pieces, rank, ranks) for rank in range(ranks)]
