@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -45,6 +46,7 @@ def build_backbone(name: str, in_channels: int, pretrained: bool = False) -> Bac
     return Backbone(network, tuple(network.feature_info.channels()), tuple(network.feature_info.reduction()))
 
 
+@lru_cache(maxsize=64)  # half of the time that a small model takes to build
 def _choose_branches(name: str, in_channels: int) -> dict[str, Any]:
     """Find the options that select the branches, on a copy of the network without weights."""
     refusal = f"model.backbone: {name} gives no feature map of stride {FIRST_STRIDE}"

@@ -6,7 +6,6 @@ it also takes the group down. Every rank must call these functions in the same o
 
 from __future__ import annotations
 
-import copy
 import inspect
 import warnings
 from collections.abc import Callable, Iterable, Mapping
@@ -151,33 +150,25 @@ def _fill(values: Iterable[Tensor], flat: Tensor) -> None:
         start += value.numel()
 
 
-def wrap(module: nn.Module, step: Callable[[nn.Module], Tensor]) -> nn.Module:
-    """Return the module in ``DistributedDataParallel``, all ranks equal to rank 0; itself for one process.
-
-    ``find_unused_parameters``, which walks the graph after every forward, is set only where a step leaves a
-    trained parameter without a gradient: a decoder that reads one of several parallel branches (``pool`` on
-    an HRNet), or a plug-in. A step of a copy tells.
+def wrap(module: nn.Module, *, find_unused: bool) -> nn.Module:
+    """Return the module in ``DistributedDataParallel``, which makes all ranks equal to rank 0.
 
     Args:
         module: What is trained.
-        step: Returns the loss of a few samples of a copy of the module.
+        find_unused: Whether a step may leave a trained parameter without a gradient; costs a walk through the
+            graph after every forward.
     """
-    if world_size() == 1:
-        return module
     equalise_buffers(module)
-    twin = copy.deepcopy(module).train()
-    step(twin).backward()  # type: ignore[no-untyped-call]
-    unused = any(value.requires_grad and value.grad is None for value in twin.parameters())
-    del twin
-    # A 1x1 weight has two equal layouts, and its gradient may come in the other one: a copy of a small tensor.
+    # A 1x1 weight has two equal layouts, and its gradient may come in the other: a copy of a small tensor.
     warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
     renamed = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters  # torch 2.15
     options: dict[str, Any] = {"forward_sync_buffers" if renamed else "broadcast_buffers": False}
+    if dist.get_backend() == "gloo":
+        options["bucket_cap_mb"] = (
+            25  # said, the first bucket is not a small one: fewer exchanges on few cores
+        )
     return DistributedDataParallel(
-        module,
-        find_unused_parameters=largest(float(unused)) > 0,
-        gradient_as_bucket_view=True,
-        **options,
+        module, find_unused_parameters=find_unused, gradient_as_bucket_view=True, **options
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from sarx.config.schema import TrainConfig
-from sarx.data import describe, load_split, split_names
+from sarx.data import Split, describe, load_split, split_names
 from sarx.training import checkpoint, saving
 from sarx.training.distributed import average_batch_norm, is_main, largest, on_main
 from sarx.training.evaluation import evaluate
@@ -91,30 +91,48 @@ def train(
         if epoch < config.training.epochs:
             distribute(trainer)
         while epoch < config.training.epochs:
-            started = time.perf_counter()
-            metrics, diverged = train_epoch(trainer, epoch, totals)
-            epoch += 1
-            if is_main():
-                witness(name, epoch)
-            if not diverged:
-                average_batch_norm(trainer.module)
-                adjustment = trainer.module.prediction_adjustment
-                metrics |= evaluate(trainer.module.model, selection_split, data, device, "val", adjustment)
-            duration = largest(time.perf_counter() - started)
-            metrics["time/samples_per_s"] = config.training.eval_every * config.training.batch_size / duration
-            last = epoch == config.training.epochs
-            if not diverged:
-                known = {"epoch": epoch, "totals": totals, "metrics": metrics, "duration_s": duration}
-                writer.save(epoch, lambda known=known: known | state_of(trainer))  # type: ignore[misc]
-            if last:
-                writer.wait()
-            step = epoch * config.training.eval_every
-            yield EpochResult(epoch, step, duration, metrics, last, diverged, trainer.module)
-            if diverged:
+            result = run_epoch(trainer, selection_split, writer, epoch, totals, name)
+            epoch = result.epoch
+            yield result
+            if result.diverged:
                 return
     finally:
         writer.close()
         forget_compiled(config)
+
+
+def run_epoch(
+    trainer: Trainer, selection: Split, writer: Writer, epoch: int, totals: dict[str, float], name: str
+) -> EpochResult:
+    """Train an epoch, score it, and save it unless it diverged.
+
+    Args:
+        trainer: What is trained.
+        selection: The selection split.
+        writer: Of checkpoints.
+        epoch: Epochs done so far.
+        totals: See ``train_epoch``.
+        name: See ``witness``.
+    """
+    options, samples = trainer.config.training, trainer.samples
+    started = time.perf_counter()
+    metrics, diverged = train_epoch(trainer, epoch, totals)
+    epoch += 1
+    if is_main():
+        witness(name, epoch)
+    if not diverged:
+        average_batch_norm(trainer.module)
+        model, adjustment = trainer.module.model, trainer.module.prediction_adjustment
+        metrics |= evaluate(model, selection, samples.data, samples.device, "val", adjustment)
+    duration = largest(time.perf_counter() - started)
+    metrics["time/samples_per_s"] = options.eval_every * options.batch_size / duration
+    if not diverged:
+        known = {"epoch": epoch, "totals": totals, "metrics": metrics, "duration_s": duration}
+        writer.save(epoch, lambda: known | state_of(trainer))
+    last = epoch == options.epochs
+    if last:
+        writer.wait()
+    return EpochResult(epoch, epoch * options.eval_every, duration, metrics, last, diverged, trainer.module)
 
 
 def results_again(

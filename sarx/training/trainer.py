@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from sarx.config.schema import TrainConfig
 from sarx.data import DataSet, Split, class_counts
-from sarx.training.distributed import rank, summed, world_size, wrap
+from sarx.training.distributed import largest, rank, summed, together, world_size, wrap
 from sarx.training.evaluation import feature_size
 from sarx.training.optim import build_optimizer, learning_rate
 from sarx.training.samples import PRECISIONS, Samples
@@ -71,15 +72,27 @@ def build_trainer(config: TrainConfig, data: DataSet, split: Split, device: torc
 
 
 def distribute(trainer: Trainer) -> None:
-    """Wrap the module for the ranks of the default process group; nothing happens for one process."""
-    few = trainer.samples.parts(0)[0][:2]
+    """Wrap the module for the ranks of the default process group; nothing happens for one process.
 
-    def step(module: nn.Module) -> Tensor:
-        with dropout(trainer, 0, 0), autocast(trainer):
-            loss: Tensor = module(trainer.samples.images_of(few), trainer.samples.labels_of(few))[0]
-        return loss
+    A step of a copy, with few samples, tells whether gradients are complete. ``find_unused_parameters`` is
+    set only where one is missing: a decoder that reads one of several parallel branches (``pool`` on an
+    HRNet), or a plug-in.
 
-    trainer.wrapped = wrap(trainer.module, step)
+    Raises:
+        RuntimeError: If the model fails on another rank, such as a batch normalisation on a single sample;
+            its own error on that rank.
+    """
+    if world_size() == 1:
+        return
+    few = trainer.samples.parts(0)[-1][:2]
+    images, labels = trainer.samples.images_of(few), trainer.samples.labels_of(few)
+    twin = copy.deepcopy(trainer.module).train()
+    with dropout(trainer, 0, 0), autocast(trainer):
+        together(lambda: twin.model(images))  # before the ranks wait for each other inside a step
+        loss: Tensor = twin(images, labels)[0]
+    loss.backward()  # type: ignore[no-untyped-call]
+    missing = any(value.requires_grad and value.grad is None for value in twin.parameters())
+    trainer.wrapped = wrap(trainer.module, find_unused=largest(float(missing)) > 0)
 
 
 def take_step(trainer: Trainer, step: int) -> dict[str, Tensor]:

@@ -56,3 +56,20 @@ def tiny() -> Callable[..., TrainConfig]:
         return compose({**TINY, **pairs})
 
     return make
+
+
+@pytest.fixture(scope="session")
+def rank_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the ranks work; one for all workers of xdist."""
+    from rank_runs import common_folder
+
+    return common_folder(tmp_path_factory, "two_ranks")
+
+
+@pytest.fixture(scope="session")
+def ranks(rank_folder: Path) -> list[dict[str, Any]]:
+    """What each of two ranks returned for ``rank_jobs.all_jobs``."""
+    from rank_jobs import all_jobs, prepare
+    from rank_runs import on_ranks
+
+    return on_ranks(rank_folder, all_jobs(rank_folder), prepare)

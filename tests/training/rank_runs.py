@@ -71,10 +71,11 @@ def without_batch_norm(*arguments: Any, **options: Any) -> nn.Module:
 
 @contextlib.contextmanager
 def prepared(*, batch_norm: bool = False, evaluation_batch: int = 4) -> Iterator[None]:
-    """Train on the uneven data, evaluate 13 scenes in batches of 4, and leave everything as it was."""
+    """Train with one thread on the uneven data, evaluate 13 scenes in batches of 4; all is restored after."""
     from sarx.training import evaluation
 
-    before = evaluation.BATCH
+    before, threads = evaluation.BATCH, torch.get_num_threads()
+    torch.set_num_threads(1)
     for module in LOADERS:
         module.load_split = uneven
     step.build_model = BUILD if batch_norm else without_batch_norm
@@ -86,6 +87,7 @@ def prepared(*, batch_norm: bool = False, evaluation_batch: int = 4) -> Iterator
             module.load_split = original
         step.build_model = BUILD
         evaluation.BATCH = before
+        torch.set_num_threads(threads)
 
 
 def config(**overrides: Any) -> Any:
@@ -131,7 +133,7 @@ def work(rank: int, ranks: int, folder: str, jobs: dict[str, tuple[Callable[...,
             found[name] = {"error": f"{type(error).__name__}: {error}", "text": traceback.format_exc()}
         dist.barrier()
         if rank == 0:
-            print(f"{name}: {time.monotonic() - began:.1f} s since the start", flush=True)
+            print(f"{name}: {time.monotonic() - began:.1f} s, CPU {time.process_time():.1f} s", flush=True)
     torch.save(found, Path(folder) / f"rank{rank}.part")
     dist.barrier()
     (Path(folder) / f"rank{rank}.part").rename(Path(folder) / f"rank{rank}.pt")
@@ -140,15 +142,23 @@ def work(rank: int, ranks: int, folder: str, jobs: dict[str, tuple[Callable[...,
     os._exit(0)  # torch 2.15: at the interpreter's end, gloo's threads may abort a process that used DDP
 
 
-def on_ranks(folder: Path, jobs: dict[str, tuple[Callable[..., Any], Any]], ranks: int = 2) -> list[Record]:
+def on_ranks(
+    folder: Path,
+    jobs: dict[str, tuple[Callable[..., Any], Any]],
+    prepare: Callable[[Path], None] | None = None,
+    ranks: int = 2,
+) -> list[Record]:
     """Do all jobs on every rank of one group; return what they returned, per rank.
 
-    Done once, also where several workers of xdist ask for the same folder.
+    Done once, also where several workers of xdist ask for the same folder. ``prepare`` fills it before.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as lock:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_name(f"{folder.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (folder / "rank0.pt").exists():
+            if prepare is not None:
+                prepare(folder)
+            folder.mkdir(exist_ok=True)
             (folder / "store").unlink(missing_ok=True)  # of an attempt that failed
             multiprocessing.spawn(work, args=(ranks, str(folder), jobs), nprocs=ranks)
     return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(ranks)]

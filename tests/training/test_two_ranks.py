@@ -7,41 +7,15 @@ from typing import Any
 import pytest
 import rank_runs
 import torch
-from rank_runs import Record, common_folder, config, numbers, on_ranks, prepared, run
+from rank_jobs import CASES, DOUBLE, stand_alone
+from rank_runs import Record, config, numbers, prepared, run
 
 from sarx.config.errors import UserError
 from sarx.data import describe
 from sarx.training.loop import train
 from sarx.training.samples import Samples, cut
 
-SHORT = {"training__steps": 4, "training__eval_every": 2}
-DOUBLE = {"training__precision": "float64"}
-HALVED = {"training__accumulation": 2}
-
-CASES: dict[str, Record] = {
-    "float64": DOUBLE,
-    "float64, accumulation 2, 7 samples": {**DOUBLE, **HALVED, "training__batch_size": 7},
-    "float32, accumulation 2": HALVED,
-    "logit_adjusted, clipped": {**DOUBLE, **SHORT, "loss": "logit_adjusted", "training__grad_clip": 0.5},
-    "class_balanced": {**DOUBLE, **SHORT, **HALVED, "loss": "class_balanced"},
-    "ohem": {**DOUBLE, **SHORT, "loss": "ohem", "loss__min_kept_share": 0.0, "loss__threshold": 0.3},
-    "classification": {
-        **DOUBLE,
-        **SHORT,
-        **HALVED,
-        "data": "digits_lt",
-        "model": "pool_test_efficientnet",
-    },
-}
-"""What runs on two ranks and, with one micro-batch, on one."""
-
-
-@pytest.fixture(scope="module")
-def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[Record]:
-    jobs = {case: (run, {"overrides": overrides}) for case, overrides in CASES.items()}
-    jobs["batch norm"] = (run, {"overrides": {**SHORT, "model__dropout": 0.5}, "batch_norm": True})
-    jobs["too few samples"] = (run, {"overrides": {**SHORT, **HALVED, "training__batch_size": 3}})
-    return on_ranks(common_folder(tmp_path_factory, "two_ranks"), jobs)
+pytestmark = pytest.mark.timeout(600)  # two ranks share what cores there are
 
 
 def assert_close(ours: list[Record], wanted: list[Record], relative: float) -> None:
@@ -94,7 +68,7 @@ def test_ranks_hold_very_different_numbers_of_valid_pixels() -> None:
 @pytest.mark.parametrize("loss", ["cross_entropy", "logit_adjusted", "class_balanced", "ohem"])
 def test_accumulation_changes_nothing_on_one_rank(loss: str) -> None:
     keep_all = {"loss__threshold": 1.0} if loss == "ohem" else {}
-    common = {**DOUBLE, **SHORT, **keep_all, "loss": loss, "training__batch_size": 7}
+    common = {**DOUBLE, **keep_all, "loss": loss, "training__batch_size": 7}
     assert_close(run({**common, "training__accumulation": 3}), run(common), 1e-12)
 
 
@@ -105,6 +79,17 @@ def test_ranks_agree_with_batch_norm_and_dropout(ranks: list[Record]) -> None:
     assert any(key.endswith("running_mean") for key in results[0]["state"])
 
 
+@pytest.mark.parametrize("name", ["cross_entropy", "logit_adjusted", "class_balanced", "ohem"])
+def test_a_loss_on_its_own_is_a_part_of_the_global_mean(ranks: list[Record], name: str) -> None:
+    """For a wrapper that averages over ranks: mean of values, and of gradients."""
+    whole = stand_alone(name, slice(0, 4))
+    first, second = (found["losses"][name] for found in ranks)
+    torch.testing.assert_close((first["value"] + second["value"]) / 2, whole["value"], rtol=1e-13, atol=0.0)
+    gradient = torch.cat([first["gradient"], second["gradient"]]) / 2
+    torch.testing.assert_close(gradient, whole["gradient"], rtol=1e-12, atol=1e-16)
+    torch.testing.assert_close(first["alone"], stand_alone(name, slice(0, 2))["value"], rtol=1e-13, atol=0.0)
+
+
 def test_a_rank_without_a_sample_is_refused(ranks: list[Record]) -> None:
     for rank in ranks:
         assert rank["too few samples"]["error"].startswith(
@@ -112,6 +97,11 @@ def test_a_rank_without_a_sample_is_refused(ranks: list[Record]) -> None:
         )
     with pytest.raises(UserError, match=r"training\.batch_size: 3 samples are too few for 4 micro-batches"):
         config(training__batch_size=3, training__accumulation=4)
+
+
+def test_a_model_that_fails_on_one_rank_fails_on_all(ranks: list[Record]) -> None:
+    assert ranks[0]["one sample"]["error"] == "RuntimeError: another rank failed; its own error says why"
+    assert "Expected more than 1 value per channel" in ranks[1]["one sample"]["error"]
 
 
 @pytest.mark.parametrize(("size", "pieces", "ranks"), [(6, 1, 2), (7, 2, 2), (13, 3, 4), (4, 2, 2)])
