@@ -111,22 +111,20 @@ class Rank:
     def run(self, text: str) -> None:
         """Run a segment; a failure of any rank becomes one of all, and the group is formed anew."""
         failure = None
-        work = decode_work(text)
-        compiled = bool(work.segment.config["training"].get("compile"))
-        segment = SegmentRun(work, self.start, self.rank, self.world_size)
+        segment = SegmentRun(decode_work(text), self.start, self.rank, self.world_size)
         try:
             self.train(segment)
         except Exception as error:  # noqa: BLE001  whatever a trial raises, the session serves the next one
             failure = {"reason": shortened(f"{type(error).__name__}: {error}"), "log": str(segment.log)}
         if failure is None:
-            self.clean(compiled)
+            self.clean()
             return
         report: Any = self.mailbox.report.remote(self.generation, self.number, self.rank, failure)
         leave()  # throws the others out of what they wait for
         with contextlib.suppress(RuntimeError, ValueError):  # it has failed; no more can come of it
             segment.close()
         del segment
-        self.clean(compiled)
+        self.clean()
         if not ray.get(report):
             raise RuntimeError("not all ranks answered after a failure; they start anew")
         self.form()
@@ -146,10 +144,8 @@ class Rank:
             if sys.exc_info()[0] is None:
                 segment.close()
 
-    def clean(self, compiled: bool) -> None:
+    def clean(self) -> None:
         """Give back what a trial has left, so that the hundredth finds what the first did."""
-        if compiled:
-            torch.compiler.reset()
         gc.collect()
         trim()
         if not self.settled:  # all modules are loaded now; what stays for good need not be looked at again
