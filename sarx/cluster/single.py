@@ -17,6 +17,7 @@ from sarx.config.errors import UserError
 from sarx.config.schema import TrainConfig, as_dict
 from sarx.search.claims import Segment
 from sarx.study.ledger_schema import CONFIRM, SEARCH
+from sarx.study.resources import check_training
 from sarx.study.schema import Resources
 from sarx.study.storage import SINGLE, StudyFolder, open_folder
 from sarx.training.single import Recorded, announce, follow
@@ -43,7 +44,7 @@ def train_together(
     Raises:
         UserError: For workers that fit nowhere, or a training that failed.
     """
-    check(config, resources)
+    check_training(config.training, resources)
     target = address or os.environ.get("RAY_ADDRESS")
     if target:
         check_reachable(target)
@@ -66,25 +67,6 @@ def train_together(
         session.end()
         ray.shutdown()
         shutil.rmtree(scratch, ignore_errors=True)
-
-
-def check(config: TrainConfig, resources: Resources) -> None:
-    """Refuse GPUs that are not used, or the reverse, and a batch that cannot be shared equally.
-
-    Raises:
-        UserError: With the key.
-    """
-    if (config.training.device == "cuda") != (resources.gpus_per_worker > 0):
-        raise UserError(
-            f"{resources.gpus_per_worker:g} GPUs do not go with training.device={config.training.device}",
-            key="resources.gpus_per_worker",
-        )
-    if config.training.batch_size % (resources.num_workers * config.training.accumulation):
-        raise UserError(
-            f"a batch of {config.training.batch_size} cannot be shared equally by {resources.num_workers} "
-            "workers",
-            key="resources.num_workers",
-        )
 
 
 def results(

@@ -16,6 +16,7 @@ from sarx.study.arm import Arm as Arm
 from sarx.study.components import arm_place, keep_cells
 from sarx.study.design_checks import check_arms, check_combinations, check_keys_of_arms
 from sarx.study.load import located
+from sarx.study.resources import check_training
 from sarx.study.schema import Study
 from sarx.study.search_checks import check_overrides, share
 from sarx.study.source import Source
@@ -144,23 +145,10 @@ def arm_space(study: Study, config: TrainConfig, fixed: set[str]) -> tuple[Param
 
 
 def check_devices(study: Study, arms: list[Arm], source: Source) -> None:
-    """Refuse GPUs that are reserved and not used, or the reverse, and batches that cannot be shared."""
+    """Refuse arms that the workers of the study cannot train."""
     for arm in arms:
-        device, gpus = arm.config.training.device, study.resources.gpus_per_worker
-        if (device == "cuda") != (gpus > 0):
-            with located(source):
-                raise UserError(
-                    f"{gpus:g} GPUs do not go with training.device={device} of arm {arm.key!r}",
-                    key="resources.gpus_per_worker",
-                )
-        shares = study.resources.num_workers * arm.config.training.accumulation
-        if arm.config.training.batch_size % shares:
-            with located(source):
-                raise UserError(
-                    f"a batch of {arm.config.training.batch_size} cannot be shared equally by "
-                    f"{study.resources.num_workers} workers (arm {arm.key!r})",
-                    key="resources.num_workers",
-                )
+        with located(source):
+            check_training(arm.config.training, study.resources, f" of arm {arm.key!r}")
 
 
 def check_backbones(arms: list[Arm], source: Source, known: Collection[str]) -> None:

@@ -1,4 +1,4 @@
-"""What a single training occupies, from its command line."""
+"""What trainings occupy: from a command line, and whether a training goes with it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 from sarx.config.compose import parse_overrides
 from sarx.config.errors import UserError, nearest
+from sarx.config.schema import TrainingConfig
 from sarx.study.schema import Resources
 
 GROUP = "resources."
@@ -40,3 +41,27 @@ def split_resources(
             raise UserError(f"{threads} is outside [1, {os.cpu_count()}]", where="--threads")
         given["cpus_per_worker"] = threads
     return [text for text in texts if text not in own], Resources(**{**before, **given})
+
+
+def check_training(training: TrainingConfig, resources: Resources, whose: str = "") -> None:
+    """Refuse GPUs that are reserved and not used, or the reverse, and a batch that cannot be shared equally.
+
+    Args:
+        training: How one training runs.
+        resources: What it occupies.
+        whose: Named after the training's options in the message.
+
+    Raises:
+        UserError: With the key.
+    """
+    if (training.device == "cuda") != (resources.gpus_per_worker > 0):
+        raise UserError(
+            f"{resources.gpus_per_worker:g} GPUs do not go with training.device={training.device}{whose}",
+            key="resources.gpus_per_worker",
+        )
+    if training.batch_size % (resources.num_workers * training.accumulation):
+        raise UserError(
+            f"training.batch_size={training.batch_size}{whose} cannot be shared equally by "
+            f"{resources.num_workers} workers x {training.accumulation} accumulated batches",
+            key="resources.num_workers",
+        )

@@ -1,0 +1,116 @@
+"""One training on two workers, run as a user runs it."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+OPTIONS = [
+    "data=digit_scenes",
+    "data.num_train=16",
+    "model=fcn_test_efficientnet",
+    "regularizer=sar",
+    "training.steps=60",
+    "training.eval_every=2",
+    "training.batch_size=4",
+    "resources.num_workers=2",
+]
+
+
+def start(storage: Path, *more: str) -> subprocess.Popen[str]:
+    clean = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "sarx.train", *OPTIONS, *more, "--storage", str(storage)],
+        cwd=CHECKOUT,
+        env=clean,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def epochs(output: str) -> dict[int, str]:
+    """Return what was printed of each epoch, without the estimate of the time left."""
+    return {int(n): line for n, line in re.findall(r"^epoch (\d+)/30  (.*?)  about", output, re.MULTILINE)}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[int, str]:
+    process = start(tmp_path_factory.mktemp("whole"))
+    output, errors = process.communicate(timeout=200)
+    assert process.returncode == 0, output + errors
+    found = epochs(output)
+    assert list(found) == list(range(1, 31))
+    return found
+
+
+def until(process: subprocess.Popen[str], text: str) -> Iterator[str]:
+    assert process.stdout is not None
+    for line in process.stdout:
+        yield line
+        if text in line:
+            return
+    raise AssertionError(f"{text!r} never came: {process.stderr.read() if process.stderr else ''}")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_killed_worker_costs_the_epochs_since_the_last_checkpoint(
+    tmp_path: Path, whole: dict[int, str]
+) -> None:
+    process = start(tmp_path)
+    output = "".join(until(process, "epoch 3/"))
+    (log,) = tmp_path.glob("train/trials/*/log-rank1.txt")
+    (pid,) = re.findall(r"\(pid (\d+), node", log.read_text())
+    os.kill(int(pid), signal.SIGKILL)
+    rest, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, output + rest + errors
+    assert f"attempt 1: rank 1 (pid {pid}): its worker process died" in rest
+    assert "it goes on from its last checkpoint" in rest
+    assert epochs(output + rest) == whole
+    assert sorted(path.name for path in log.parent.glob("attempt-*")) == ["attempt-1", "attempt-2"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_same_command_continues_after_ctrl_c(tmp_path: Path, whole: dict[int, str]) -> None:
+    process = start(tmp_path)
+    output = "".join(until(process, "epoch 3/"))
+    process.send_signal(signal.SIGINT)
+    rest, errors = process.communicate(timeout=100)
+    assert process.returncode == 130, errors
+    assert "the same command continues from the last checkpoint" in errors
+    assert "Traceback" not in errors
+    again = start(tmp_path)
+    output_again, errors = again.communicate(timeout=300)
+    assert again.returncode == 0, errors
+    before, after = epochs(output + rest), epochs(output_again)
+    assert min(after) > 1
+    assert before | after == whole
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["training.batch_size=3"], "training.batch_size=3 cannot be shared equally by 2 workers"),
+        (["resources.gpus_per_worker=1"], "1 GPUs do not go with training.device=cpu"),
+        (["resources.num_workers=64"], "64"),
+    ],
+)
+def test_workers_that_cannot_train_are_refused_before_anything_starts(
+    options: list[str], message: str, tmp_path: Path
+) -> None:
+    process = start(tmp_path, *options)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 2, output + errors
+    assert message in errors
+    assert "Traceback" not in errors
+    assert not (tmp_path / "train").exists()
