@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -106,3 +108,44 @@ def class_counts(labels: Bytes, num_classes: int, ignore_index: int = 255) -> np
             f"label {strange} is neither below num_classes={num_classes} nor ignore_index={ignore_index}"
         )
     return counts[:num_classes]
+
+
+@dataclass(frozen=True)
+class FileSplit:
+    """Images in files, read when they are asked for; nothing is kept.
+
+    Attributes:
+        root: Folder of the data set.
+        images: Paths below ``root``.
+        labels: Paths of the label maps below ``root``, or the class of each image, (N,).
+        read_image: From a path to uint8 (3, H, W).
+        read_label: From a path to a uint8 label map (H, W); not called in classification.
+    """
+
+    root: Path
+    images: tuple[str, ...]
+    labels: tuple[str, ...] | npt.NDArray[np.int64]
+    read_image: Callable[[Path], Bytes]
+    read_label: Callable[[Path], Bytes] | None = None
+
+    def __len__(self) -> int:
+        """Return N."""
+        return len(self.images)
+
+    def image(self, index: int) -> Bytes:
+        """Read one image: uint8 (3, H, W).
+
+        Raises:
+            UserError: Naming the file and what is wrong with it.
+        """
+        return self.read_image(self.root / self.images[index])
+
+    def label(self, index: int) -> Bytes | int:
+        """Read one label map, uint8 (H, W), or return one class.
+
+        Raises:
+            UserError: Naming the file and what is wrong with it.
+        """
+        if self.read_label is None:
+            return int(self.labels[index])
+        return self.read_label(self.root / str(self.labels[index]))
