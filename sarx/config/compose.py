@@ -20,6 +20,8 @@ from sarx.config.schema.options import field_types
 UNREADABLE = (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError)
 """What PyYAML raises on bad text: its own errors, and others on bad dates and on tags that do not fit."""
 
+EXPERIMENT = "experiment"
+
 CONF = Path(__file__).resolve().parents[1] / "conf"
 
 
@@ -104,8 +106,10 @@ def unknown_key(key: str, values: Mapping[str, Any]) -> str:
 def parse_overrides(texts: Sequence[str]) -> dict[str, Any]:
     """Read ``key=value`` texts; values are YAML scalars.
 
+    ``experiment=NAME`` stands for all that sarx/conf/experiment/NAME.yaml sets; the other texts come after.
+
     Raises:
-        UserError: For a text without ``=``, an interpolation, or a key given twice.
+        UserError: For a text without ``=``, an interpolation, a key given twice or an unknown experiment.
     """
     pairs: dict[str, Any] = {}
     for text in texts:
@@ -121,7 +125,28 @@ def parse_overrides(texts: Sequence[str]) -> dict[str, Any]:
             pairs[key] = value if key in GROUPS else yaml.safe_load(value)
         except UNREADABLE:
             raise UserError(f"cannot read the value {value!r}", key=key) from None
+    if EXPERIMENT in pairs:
+        return {**experiment(str(pairs.pop(EXPERIMENT))), **pairs}
     return pairs
+
+
+def experiment_names() -> list[str]:
+    """Return the names of the experiments: the files of sarx/conf/experiment."""
+    return sorted(path.stem for path in (CONF / EXPERIMENT).glob("*.yaml"))
+
+
+def experiment(name: str) -> dict[str, Any]:
+    """Return what an experiment sets: group or dotted option -> value.
+
+    Raises:
+        UserError: For an unknown one.
+    """
+    if name not in experiment_names():
+        raise UserError(
+            f"there is no experiment called {name!r}; {nearest(name, experiment_names())}", key=EXPERIMENT
+        )
+    found: dict[str, Any] = yaml.safe_load((CONF / EXPERIMENT / f"{name}.yaml").read_text(encoding="utf-8"))
+    return found
 
 
 @cache

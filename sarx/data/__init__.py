@@ -2,24 +2,51 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
+
 from sarx.data import digit_scenes, digits_lt
-from sarx.data.dataset import DataSet, DataSource, LongTailConfig, Split, class_counts, split_names
+from sarx.data.dataset import (
+    Array,
+    DataSet,
+    DataSource,
+    FileSplit,
+    Split,
+    class_counts,
+    selects,
+    split_names,
+    training_split,
+)
 from sarx.data.scores import score_names
 
 DATASETS: dict[str, DataSource] = {"digit_scenes": digit_scenes, "digits_lt": digits_lt}
 
 
-def describe(config: LongTailConfig, seed: int) -> DataSet:
+def describe(config: Any, seed: int) -> DataSet:
     """Describe the data that a trial with this seed trains on; reads no image."""
     return DATASETS[config.name].describe(config, seed)
 
 
-def load_split(config: LongTailConfig, seed: int, split: str) -> Split:
+def load_split(config: Any, seed: int, split: str) -> Split | FileSplit:
     """Return the split ``train``, ``val`` or ``test``; no other split is read or made."""
     return DATASETS[config.name].load_split(config, seed, split)
 
 
-def fingerprint(config: LongTailConfig) -> str:
+def training_counts(config: Any, split: Split | FileSplit) -> Array:
+    """Count the training pixels, or images, of each class: int64 (C,).
+
+    Args:
+        config: Options of a training run: data, seed and role.
+        split: What it trains on.
+    """
+    data = describe(config.data, config.seed)
+    if isinstance(split, Split) or split.read_label is None:
+        return class_counts(np.asarray(split.labels), data.num_classes, data.ignore_index)
+    return pixel_counts(split, data)
+
+
+def fingerprint(config: Any) -> str:
     """Identify the content of the data set in under 1 ms, from stated constants."""
     return DATASETS[config.name].fingerprint(config)
 
@@ -28,11 +55,15 @@ __all__ = [
     "DATASETS",
     "DataSet",
     "DataSource",
+    "FileSplit",
     "Split",
     "class_counts",
     "describe",
     "fingerprint",
     "load_split",
     "score_names",
+    "selects",
     "split_names",
+    "training_counts",
+    "training_split",
 ]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+
+from sarx.config.errors import UserError
 
 Array = npt.NDArray[Any]
 Bytes = npt.NDArray[np.uint8]
@@ -57,11 +60,19 @@ class Split:
         """Return N."""
         return len(self.labels)
 
+    def first(self, count: int) -> Split:
+        """Return the first samples, at most ``count``."""
+        return Split(self.images[:count], self.labels[:count])
+
 
 class SelectableConfig(Protocol):
     """Any data config: it says on which split configurations are compared."""
 
     selection: str
+
+
+HELD_OUT = "held_out"
+"""True in a data config whose selection split is a part of its training images."""
 
 
 class LongTailConfig(SelectableConfig, Protocol):
@@ -94,6 +105,21 @@ def split_names(config: SelectableConfig) -> tuple[str, str]:
     return ("test" if config.selection == "report" else "val"), "test"
 
 
+def training_split(config: SelectableConfig, role: str) -> str:
+    """Return the name of the split that a trial trains on.
+
+    Where the selection split is held out of the training images, confirm trials train on all of these, as
+    does everything that is selected on the report split.
+    """
+    held_out = getattr(config, HELD_OUT, False)
+    return "all" if held_out and (role == "confirm" or config.selection == "report") else "train"
+
+
+def selects(config: SelectableConfig, role: str) -> bool:
+    """Return whether a trial of this role is scored on the selection split: not where it trains on it."""
+    return not (getattr(config, HELD_OUT, False) and role == "confirm" and config.selection == "val")
+
+
 def class_counts(labels: Bytes, num_classes: int, ignore_index: int = 255) -> npt.NDArray[np.int64]:
     """Count labels (pixels or images) per class: int64 (num_classes,), ``ignore_index`` left out.
 
@@ -119,18 +145,45 @@ class FileSplit:
         images: Paths below ``root``.
         labels: Paths of the label maps below ``root``, or the class of each image, (N,).
         read_image: From a path to uint8 (3, H, W).
-        read_label: From a path to a uint8 label map (H, W); not called in classification.
+        options: How images are changed and predicted.
+        read_label: From a path to a uint8 label map (H, W); None in classification.
     """
 
     root: Path
     images: tuple[str, ...]
     labels: tuple[str, ...] | npt.NDArray[np.int64]
     read_image: Callable[[Path], Bytes]
+    options: Any
     read_label: Callable[[Path], Bytes] | None = None
 
     def __len__(self) -> int:
         """Return N."""
         return len(self.images)
+
+    def first(self, count: int) -> FileSplit:
+        """Return the first samples, at most ``count``."""
+        return self.subset(range(min(count, len(self))))
+
+    def subset(self, indices: Sequence[int]) -> FileSplit:
+        """Return some of the samples, in this order."""
+        kept = [self.labels[index] for index in indices]
+        labels = tuple(str(path) for path in kept) if self.read_label else np.asarray(kept, np.int64)
+        return dataclasses.replace(self, images=tuple(self.images[i] for i in indices), labels=labels)
+
+    def size(self, index: int) -> tuple[int, int]:
+        """Return (H, W) of an image, from the head of its file.
+
+        Raises:
+            UserError: Naming the file, if it is no image.
+        """
+        from PIL import Image
+
+        path = self.root / self.images[index]
+        try:
+            with Image.open(path) as image:
+                return image.height, image.width
+        except OSError as error:
+            raise UserError(f"is not a readable image ({error})", where=str(path)) from error
 
     def image(self, index: int) -> Bytes:
         """Read one image: uint8 (3, H, W).

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from sarx.config.compose import compose, parse_overrides
+from sarx.config.compose import EXPERIMENT, compose, parse_overrides
 from sarx.config.errors import UserError, nearest
 from sarx.config.schema import EXCLUSIVE, GROUPS, TrainConfig, as_dict, dotted_keys
 from sarx.config.schema.acting import inert_options, warnings_of
@@ -73,17 +73,37 @@ def factor_levels(study: Study) -> list[Level]:
 
 
 def read_base(study: Study, source: Source) -> dict[str, Any]:
-    """Return what all arms share."""
+    """Return what all arms share; what an experiment sets can be set again."""
+    published: dict[str, Any] = {}
     base: dict[str, Any] = {}
     with located(source):
         for i, text in enumerate(study.base):
-            ((key, value),) = parse_overrides([text]).items()
+            try:
+                pairs = parse_overrides([text])
+            except UserError as error:
+                text = f"{error.key}: {error.message}" if error.key else error.message
+                raise UserError(text, key=f"base.{i}") from None
+            if key_of(text) == EXPERIMENT:
+                published = pairs
+                continue
+            ((key, value),) = pairs.items()
             if key not in GROUPS and "." not in key:
-                raise UserError(f"{key}: unknown key; {nearest(key, GROUPS)}", key=f"base.{i}")
+                raise UserError(f"{key}: unknown key; {nearest(key, [*GROUPS, EXPERIMENT])}", key=f"base.{i}")
             if key in base:
                 raise UserError(f"{key}: given twice", key=f"base.{i}")
             base[key] = value
-    return base
+    return {**published, **base}
+
+
+def key_of(text: str) -> str:
+    """Return the key of a ``key=value`` text."""
+    return text.partition("=")[0].strip()
+
+
+def place_in_base(texts: Sequence[str], key: str) -> str:
+    """Return the place of the text of the base that sets a key, itself or through its experiment."""
+    keys = [key_of(text) for text in texts]
+    return f"base.{keys.index(key if key in keys else EXPERIMENT)}"
 
 
 def make_arm(study: Study, source: Source, base: Mapping[str, Any], level: Level, name: str) -> Arm:
@@ -116,7 +136,7 @@ def composing(
         elif key in level.factors:
             place = f"ablation.factors.{key}.{study.ablation.factors[key].index(level.factors[key])}"
         elif key in base:
-            place = f"base.{list(base).index(key)}"
+            place = place_in_base(study.base, key)
         else:
             place = arm_place(study.ablation, arm) if arm is not None else "base"
         text = error.message if place.endswith(key) else f"{key}: {error.message}"
@@ -178,10 +198,10 @@ def backbone_place(arm: Arm, source: Source, name: str) -> str:
         return f"ablation.arms.{arm.name}.{key}"
     if key in arm.overrides:
         return f"ablation.factors.{key}"
-    chosen = [i for i, text in enumerate(source.values["base"]) if text.partition("=")[0].strip() == key]
+    keys = [key_of(text) for text in source.values["base"]]
     return (
-        f"base.{chosen[0]}"
-        if chosen
+        place_in_base(source.values["base"], key)
+        if key in keys or EXPERIMENT in keys
         else "ablation.components"
         if arm.levels_of
         else f"ablation.arms.{arm.name}"

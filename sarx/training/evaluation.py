@@ -8,22 +8,22 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
+from torch.nn.functional import interpolate, pad
 
 from sarx.losses import adjust
 from sarx.models.output import ModelOutput
+from sarx.training.batches import Batch, batches
 from sarx.training.distributed import global_sum, rank, world_size
+from sarx.training.inference import predict_scores
 from sarx.training.metrics import SCORES, confusion_matrix
 
 if TYPE_CHECKING:
-    from sarx.data import DataSet, Split
-
-BATCH = 100
+    from sarx.data import DataSet, FileSplit, Split
 
 
 def evaluate(
     model: nn.Module,
-    split: Split,
+    split: Split | FileSplit,
     data: DataSet,
     device: torch.device,
     prefix: str,
@@ -49,10 +49,10 @@ def evaluate(
 
 def confusion(
     model: nn.Module,
-    split: Split,
+    split: Split | FileSplit,
     data: DataSet,
     device: torch.device,
-    observe: Callable[[Tensor, ModelOutput], None] | None = None,
+    observe: Callable[[Batch, ModelOutput], None] | None = None,
     adjustment: Tensor | None = None,
     share: tuple[int, int] = (0, 1),
 ) -> Tensor:
@@ -63,21 +63,69 @@ def confusion(
         split: Images and labels.
         data: Description of the data set.
         device: Where the model lies.
-        observe: Called with the labels and the output of each batch, in order, so that what else is
-            measured on these samples costs no second forward pass.
+        observe: Called with each batch and its output, so that what else is measured on these samples costs
+            no second forward pass; only where images are predicted whole.
         adjustment: (C,) what the task loss wants added to the logits that predict, or None.
         share: (r, n): only every n-th batch, from the r-th on.
     """
     matrix = torch.zeros(data.num_classes, data.num_classes, dtype=torch.int64, device=device)
+    predict_batch = predictor(split, model, data, device, adjustment)
     with evaluating(model):
-        for start in range(share[0] * BATCH, len(split), share[1] * BATCH):
-            labels = torch.tensor(split.labels[start : start + BATCH], device=device)
-            output = infer(model, torch.tensor(split.images[start : start + BATCH]), data, device)
-            predictions = predicted_classes(output.logits, labels, adjustment)
+        for batch in batches(split, share):
+            labels = batch.labels.to(device)
+            output, predictions = predict_batch(batch.images, labels)
             matrix += confusion_matrix(labels, predictions, data.num_classes, data.ignore_index)
             if observe is not None:
-                observe(labels, output)
+                assert output is not None, "windows and scales give no feature map"
+                observe(batch, output)
     return matrix
+
+
+Predict = Callable[[Tensor, Tensor], tuple[ModelOutput | None, Tensor]]
+
+
+def predictor(
+    split: Split | FileSplit,
+    model: nn.Module,
+    data: DataSet,
+    device: torch.device,
+    adjustment: Tensor | None = None,
+) -> Predict:
+    """Return a function of uint8 images and labels: the output, if the images went in whole, and the classes.
+
+    Args:
+        split: Says how its images are predicted.
+        model: Returns a ``ModelOutput``.
+        data: Description of the data set.
+        device: Where the model lies.
+        adjustment: (C,) added to the logits before the largest is taken, or None.
+    """
+    options = split.options if isinstance(split, FileSplit) else None
+    mode = getattr(options, "evaluation", "whole")
+
+    def whole(images: Tensor, labels: Tensor) -> tuple[ModelOutput, Tensor]:
+        output = infer(model, images, data, device)
+        size = (images.shape[2], images.shape[3])
+        return output, predicted_classes(output.logits, labels, adjustment, size, multiple_of(model))
+
+    def windows_or_scales(images: Tensor, labels: Tensor) -> tuple[None, Tensor]:
+        assert options is not None
+        found = predict_scores(
+            lambda part: adjust(model(part).logits, adjustment),
+            normalised(model, images, data, device),
+            mode=mode,
+            window=options.window,
+            stride=options.stride,
+            multiple=multiple_of(model),
+        )
+        return None, resize_logits(found, labels).argmax(dim=1)
+
+    return whole if mode == "whole" else windows_or_scales
+
+
+def multiple_of(model: nn.Module) -> int:
+    """Return what both sides of the images of a model must be multiples of."""
+    return int(getattr(model, "multiple", 1))
 
 
 def scores(matrix: Tensor, data: DataSet, prefix: str) -> dict[str, float]:
@@ -107,29 +155,60 @@ def predict(
     adjustment: Tensor | None = None,
 ) -> Tensor:
     """Return the predicted class of every label position: images uint8 (B, C, H, W)."""
-    return predicted_classes(infer(model, images, data, device).logits, labels, adjustment)
+    size = (images.shape[2], images.shape[3])
+    logits = infer(model, images, data, device).logits
+    return predicted_classes(logits, labels, adjustment, size, multiple_of(model))
 
 
 def infer(model: nn.Module, images: Tensor, data: DataSet, device: torch.device) -> ModelOutput:
     """Return what a model gives for uint8 images (B, C, H, W), in the precision of its weights: no autocast.
 
-    A trial that trains in half precision is scored in float32.
+    A trial that trains in half precision is scored in float32. Images are padded at the bottom and the right
+    with zeros, the mean colour, to what the model can take.
     """
-    dtype = next((value.dtype for value in model.parameters()), torch.float32)
-    output: ModelOutput = model(normalise(images, data, device, dtype))
+    pixels = normalised(model, images, data, device)
+    multiple = multiple_of(model)
+    height, width = (-side % multiple for side in pixels.shape[2:])
+    output: ModelOutput = model(pad(pixels, (0, width, 0, height)) if height or width else pixels)
     return output
 
 
-def feature_size(model: nn.Module, split: Split, data: DataSet, device: torch.device) -> tuple[int, ...]:
-    """Return (h, w) of the features of these images, or () in classification."""
+def normalised(model: nn.Module, images: Tensor, data: DataSet, device: torch.device) -> Tensor:
+    """Return uint8 images normalised, in the type of a model's weights."""
+    dtype = next((value.dtype for value in model.parameters()), torch.float32)
+    return normalise(images, data, device, dtype)
+
+
+def feature_size(model: nn.Module, data: DataSet) -> tuple[int, ...]:
+    """Return (h, w) of the features of a training image, or () in classification."""
+    weight = next(model.parameters())
+    image = torch.zeros(1, data.in_channels, *data.image_size, dtype=weight.dtype, device=weight.device)
     with evaluating(model):
-        features = infer(model, torch.tensor(split.images[:1]), data, device).features
-    return tuple(features.shape[2:])
+        return tuple(model(image).features.shape[2:])
 
 
-def predicted_classes(logits: Tensor, labels: Tensor, adjustment: Tensor | None = None) -> Tensor:
-    """Return the class of the largest adjusted logit at every label position: int64 of the labels' shape."""
-    return resize_logits(adjust(logits, adjustment), labels).argmax(dim=1)
+def predicted_classes(
+    logits: Tensor,
+    labels: Tensor,
+    adjustment: Tensor | None = None,
+    size: tuple[int, int] | None = None,
+    multiple: int = 1,
+) -> Tensor:
+    """Return the class of the largest adjusted logit at every label position: int64 of the labels' shape.
+
+    Args:
+        logits: (B, C, h, w), or (B, C) in classification.
+        labels: (B, H', W') or (B,).
+        adjustment: (C,) added to the logits, or None.
+        size: (H, W) of the images, where they were padded to multiples of ``multiple``.
+        multiple: See there.
+    """
+    found = adjust(logits, adjustment)
+    if logits.dim() == 4 and size is not None and any(side % multiple for side in size):
+        whole = tuple(side + -side % multiple for side in size)
+        found = interpolate(found, size=whole, mode="bilinear", align_corners=False)
+        found = found[:, :, : size[0], : size[1]]
+    return resize_logits(found, labels).argmax(dim=1)
 
 
 def normalise(

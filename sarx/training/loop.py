@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from sarx.config.schema import TrainConfig
-from sarx.data import Split, describe, load_split, split_names
+from sarx.data import FileSplit, Split, describe, load_split, selects, split_names, training_split
 from sarx.training import checkpoint, saving
 from sarx.training.distributed import average_batch_norm, is_main, largest, on_main
 from sarx.training.evaluation import evaluate
@@ -58,6 +58,9 @@ def train(
 ) -> Iterator[EpochResult]:
     """Train and yield after each epoch (evaluation interval), scored on the selection split.
 
+    Where the selection split is held out of the training images, a confirm trial trains on it and is not
+    scored on it.
+
     The report split is not read here; see sarx.training.report.
 
     Where the host has initialised the default process group (gloo, or nccl with each rank's GPU set as the
@@ -74,11 +77,13 @@ def train(
     """
     device = torch.device(config.training.device)
     data = describe(config.data, config.seed)
-    train_split = load_split(config.data, config.seed, "train")
-    selection = split_names(config.data)[0]
-    selection_split = load_split(config.data, config.seed, selection)
+    train_split = load_split(config.data, config.seed, training_split(config.data, config.role))
+    selection_split = None
+    if selects(config.data, config.role):
+        selection_split = load_split(config.data, config.seed, split_names(config.data)[0])
     writer = Writer(folder, threaded=config.training.async_checkpoint)
     forget_compiled(config)
+    trainer: Trainer | None = None
     try:
         trainer = build_trainer(config, data, train_split, device)
         epoch, totals = 0, dict.fromkeys(SHARES, 0.0)
@@ -97,24 +102,31 @@ def train(
             if result.diverged:
                 return
     finally:
+        if trainer is not None:
+            trainer.samples.close()
         writer.close()
         forget_compiled(config)
 
 
 def run_epoch(
-    trainer: Trainer, selection: Split, writer: Writer, epoch: int, totals: dict[str, float], name: str
+    trainer: Trainer,
+    selection: Split | FileSplit | None,
+    writer: Writer,
+    epoch: int,
+    totals: dict[str, float],
+    name: str,
 ) -> EpochResult:
     """Train an epoch, score it, and save it unless it diverged.
 
     Args:
         trainer: What is trained.
-        selection: The selection split.
+        selection: The selection split; None where the trial trains on it.
         writer: Of checkpoints.
         epoch: Epochs done so far.
         totals: See ``train_epoch``.
         name: See ``witness``.
     """
-    options, samples = trainer.config.training, trainer.samples
+    options = trainer.config.training
     started = time.perf_counter()
     metrics, diverged = train_epoch(trainer, epoch, totals)
     epoch += 1
@@ -122,8 +134,9 @@ def run_epoch(
         witness(name, epoch)
     if not diverged:
         average_batch_norm(trainer.module)
+    if selection is not None and not diverged:
         model, adjustment = trainer.module.model, trainer.module.prediction_adjustment
-        metrics |= evaluate(model, selection, samples.data, samples.device, "val", adjustment)
+        metrics |= evaluate(model, selection, trainer.data, trainer.device, "val", adjustment)
     duration = largest(time.perf_counter() - started)
     metrics["time/samples_per_s"] = options.eval_every * options.batch_size / duration
     if not diverged:

@@ -12,9 +12,13 @@ from torch import Tensor, nn
 
 from sarx.config.schema import TrainConfig
 from sarx.data import describe, load_split, split_names
-from sarx.training.evaluation import predict
+from sarx.regularizers.functional import downsample_labels
+from sarx.training.batches import batches
+from sarx.training.evaluation import evaluating, predict
 
 GAP = 2
+WIDEST = 1600
+"""Pixels of a picture's width at most."""
 
 
 def preview(
@@ -33,20 +37,20 @@ def preview(
     count = config.training.images_logged
     if data.task != "segmentation" or count == 0:
         return []
-    split = load_split(config.data, config.seed, split_names(config.data)[0])
-    images, labels = torch.tensor(split.images[:count]), torch.tensor(split.labels[:count])
+    split = load_split(config.data, config.seed, split_names(config.data)[0]).first(count)
     device = torch.device(config.training.device)
-    training = model.training
-    model.eval()
-    with torch.inference_mode():
-        predictions = predict(model, images, labels, data, device, adjustment).cpu().numpy()
-    model.train(training)
     colors = palette(data.num_classes, data.ignore_index)
     rows = []
-    for image, label, prediction in zip(split.images[:count], split.labels[:count], predictions, strict=True):
-        plain = np.broadcast_to(np.moveaxis(image, 0, -1), (*image.shape[1:], 3))
-        rows.append(beside([plain, colors[label], colors[prediction]]))
-    picture = np.concatenate([pad(row) for row in rows])
+    with evaluating(model):
+        for batch in batches(split):
+            size = (batch.images.shape[2], batch.images.shape[3])
+            labels = downsample_labels(batch.labels, size)
+            predictions = predict(model, batch.images, labels, data, device, adjustment).cpu().numpy()
+            for image, label, prediction in zip(batch.images.numpy(), labels, predictions, strict=True):
+                plain = np.broadcast_to(np.moveaxis(image, 0, -1), (*size, 3))
+                rows.append(beside([plain, colors[label], colors[prediction]]))
+    widest = max(row.shape[1] for row in rows)
+    picture = np.concatenate([pad(widen(row, widest)) for row in rows])
     return [("predictions/image_label_prediction", png(picture))]
 
 
@@ -67,16 +71,23 @@ def beside(tiles: list[npt.NDArray[np.uint8]]) -> npt.NDArray[np.uint8]:
     return np.concatenate(parts[:-1], axis=1)
 
 
+def widen(row: npt.NDArray[np.uint8], width: int) -> npt.NDArray[np.uint8]:
+    """Add white at the right of a picture up to a width."""
+    return np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0)), constant_values=255)
+
+
 def pad(row: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     """Add a white gap under a picture."""
     return np.concatenate([row, np.full((GAP, row.shape[1], 3), 255, np.uint8)])
 
 
 def png(picture: npt.NDArray[np.uint8]) -> bytes:
-    """Encode uint8 (H, W, 3) as PNG, twice enlarged so that small scenes can be seen."""
+    """Encode uint8 (H, W, 3) as PNG, twice enlarged if small, and shrunk if wider than ``WIDEST``."""
     from PIL import Image
 
     image = Image.fromarray(np.ascontiguousarray(picture))
     buffer = io.BytesIO()
-    image.resize((image.width * 2, image.height * 2), Image.Resampling.NEAREST).save(buffer, format="PNG")
+    scale = min(2.0, WIDEST / image.width)
+    size = (round(image.width * scale), max(1, round(image.height * scale)))
+    image.resize(size, Image.Resampling.NEAREST).save(buffer, format="PNG")
     return buffer.getvalue()

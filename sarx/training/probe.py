@@ -6,15 +6,18 @@ P chosen pixels, D feature channels, K classes that were seen. In classification
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from sarx.data import DataSet, Split
-from sarx.training.evaluation import BATCH, evaluating, infer
+from sarx.data import DataSet, FileSplit, Split
+from sarx.training.batches import batches
+from sarx.training.evaluation import evaluating, infer
 from sarx.training.geometry import ACCURACY
+from sarx.training.grid import Grid
 from sarx.training.seeding import stream
 
 PIXELS_PER_CLASS = 400
@@ -24,6 +27,9 @@ IMAGES_PER_CLASS = 64
 Twice as many images moved the score of two trained models on digit_scenes by at most .006; three draws
 differed by up to .009.
 """
+
+FILES = 1000
+"""At most so many images are read from files for it."""
 
 L2 = 0.01
 ITERATIONS = 300
@@ -51,26 +57,49 @@ class Probe:
 
 
 def fit_probe(
-    model: nn.Module, train: Split, labels_Nhw: Tensor, data: DataSet, device: torch.device, seed: int
+    model: nn.Module,
+    train: Split | FileSplit,
+    data: DataSet,
+    grid: Grid,
+    device: torch.device,
+    seed: int,
 ) -> Probe:
     """Fit a probe to the features that a trained model gives for a balanced sample of its training split.
 
-    The sample depends on the seed and the labels alone, so it is the same in every arm.
+    The sample depends on the seed and the labels alone, so it is the same in every arm. Of images in files
+    it is drawn from ``FILES`` of them, as they are before any random change.
 
     Args:
         model: Returns a ``ModelOutput``; left as it is.
         train: The training split.
-        labels_Nhw: Its labels at the size of the features, (N, h, w), or (N,).
         data: Description of the data set.
+        grid: How the model divides images.
         device: Where the model lies.
         seed: The trial's seed.
     """
     with stream(seed, "probe"):
-        wanted = IMAGES_PER_CLASS if labels_Nhw.dim() > 1 else PIXELS_PER_CLASS
-        images = choose_images(labels_Nhw, data.num_classes, wanted)
-        chosen = balanced_sample(labels_Nhw[images].flatten(), data.num_classes, PIXELS_PER_CLASS)
-    features = features_at(model, train, images, chosen, data, device)
-    return fit_linear(features, labels_Nhw[images].flatten()[chosen].long().to(features.device))
+        if isinstance(train, FileSplit) and len(train) > FILES:
+            train = train.subset(sorted(torch.randperm(len(train))[:FILES].tolist()))
+        labels = grid_labels(train, grid, data.ignore_index)
+        wanted = IMAGES_PER_CLASS if labels[0].dim() else PIXELS_PER_CLASS
+        images = choose_images(labels, data.num_classes, wanted)
+        parts = [labels[i].flatten() for i in images.tolist()]
+        pixels = torch.cat(parts)
+        chosen = balanced_sample(pixels, data.num_classes, PIXELS_PER_CLASS)
+    features = features_at(model, train, images, chosen, [len(part) for part in parts], data, device)
+    return fit_linear(features, pixels[chosen].long().to(features.device))
+
+
+def grid_labels(split: Split | FileSplit, grid: Grid, ignore_index: int) -> Sequence[Tensor]:
+    """Return the labels of each image at the size of its features, by the nearest rule: (h, w) or ()."""
+    if isinstance(split, Split):
+        labels = torch.tensor(split.labels)
+        return grid.labels(labels, (split.images.shape[2], split.images.shape[3]), ignore_index)
+    found: dict[int, Tensor] = {}
+    for batch in batches(split):
+        size = (batch.images.shape[2], batch.images.shape[3])
+        found |= zip(batch.indices.tolist(), grid.labels(batch.labels, size, ignore_index), strict=True)
+    return [found[index] for index in range(len(split))]
 
 
 def fit_linear(features_PD: Tensor, labels_P: Tensor) -> Probe:
@@ -116,12 +145,21 @@ def fit_linear(features_PD: Tensor, labels_P: Tensor) -> Probe:
     return Probe(classes, unscaled, bias.detach() - unscaled @ mean)
 
 
-def choose_images(labels_Nhw: Tensor, num_classes: int, most: int) -> Tensor:
-    """Draw images until each class is in ``most`` of them or in all that have it; int64, ascending."""
-    labels = labels_Nhw.reshape(len(labels_Nhw), -1)
+def choose_images(labels: Sequence[Tensor], num_classes: int, most: int) -> Tensor:
+    """Draw images until each class is in ``most`` of them or in all that have it; int64, ascending.
+
+    Args:
+        labels: Of each image, of any shape.
+        num_classes: C.
+        most: See above.
+    """
+    present = torch.zeros(len(labels), num_classes, dtype=torch.bool)
+    for image, part in enumerate(labels):
+        found = part.flatten().unique().long()
+        present[image, found[(found >= 0) & (found < num_classes)]] = True
     chosen = torch.zeros(len(labels), dtype=torch.bool)
     for c in range(num_classes):
-        has_class = (labels == c).any(1)
+        has_class = present[:, c]
         missing = most - int((has_class & chosen).sum())
         others = (has_class & ~chosen).nonzero().flatten()
         chosen[others[torch.randperm(len(others))[: max(0, missing)]]] = True
@@ -138,7 +176,13 @@ def balanced_sample(labels_N: Tensor, num_classes: int, most: int) -> Tensor:
 
 
 def features_at(
-    model: nn.Module, split: Split, images: Tensor, chosen: Tensor, data: DataSet, device: torch.device
+    model: nn.Module,
+    split: Split | FileSplit,
+    images: Tensor,
+    chosen: Tensor,
+    counts: Sequence[int],
+    data: DataSet,
+    device: torch.device,
 ) -> Tensor:
     """Return the features (P, D) of chosen pixels.
 
@@ -147,18 +191,23 @@ def features_at(
         split: Images and labels.
         images: Indices of the images that hold them, ascending.
         chosen: (P,) positions among the pixels of these images, ascending.
+        counts: Pixels of each of these images, at the size of the features.
         data: Description of the data set.
         device: Where the model lies.
     """
-    parts, first = [], 0
+    starts = torch.tensor([0, *counts]).cumsum(0)
+    found: Tensor | None = None
     with evaluating(model):
-        for start in range(0, len(images), BATCH):
-            batch = torch.from_numpy(split.images[images[start : start + BATCH].numpy()])
-            rows = as_rows(infer(model, batch, data, device).features)
-            inside = chosen[(chosen >= first) & (chosen < first + len(rows))] - first
-            parts.append(rows[inside.to(device)])
-            first += len(rows)
-    return torch.cat(parts)
+        for batch in batches(split, chosen=images.tolist()):
+            rows = as_rows(infer(model, batch.images, data, device).features)
+            if found is None:
+                found = rows.new_zeros(len(chosen), rows.shape[1])
+            numbers = torch.searchsorted(images, batch.indices)
+            for number, one in zip(numbers, rows.split(len(rows) // len(numbers)), strict=True):
+                inside = (chosen >= starts[number]) & (chosen < starts[number + 1])
+                found[inside.to(device)] = one[(chosen[inside] - starts[number]).to(device)]
+    assert found is not None
+    return found
 
 
 def as_rows(features: Tensor) -> Tensor:

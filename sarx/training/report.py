@@ -14,15 +14,16 @@ import torch
 from torch import Tensor, nn
 
 from sarx.config.schema import TrainConfig
-from sarx.data import DataSet, Split, class_counts, describe, load_split, split_names
+from sarx.data import DataSet, Split, describe, load_split, split_names, training_counts, training_split
 from sarx.models.output import ModelOutput
-from sarx.regularizers.functional import downsample_labels
 from sarx.training import checkpoint, geometry
+from sarx.training.batches import Batch, batches
 from sarx.training.distributed import on_main
-from sarx.training.evaluation import confusion, feature_size, predicted_classes, scores
+from sarx.training.evaluation import confusion, evaluating, infer, predicted_classes, scores
+from sarx.training.grid import Grid, grid_of
 from sarx.training.loop import EpochResult, train
 from sarx.training.metrics import confusion_matrix
-from sarx.training.probe import Probe, as_rows, balanced_sample, fit_probe
+from sarx.training.probe import Probe, as_rows, balanced_sample, fit_probe, grid_labels
 from sarx.training.seeding import stream
 
 GEOMETRY = "geometry.npz"
@@ -81,15 +82,21 @@ def report_metrics(config: TrainConfig, result: EpochResult) -> tuple[dict[str, 
     """
     device = torch.device(config.training.device)
     model, data = result.module.model, describe(config.data, config.seed)
-    train_split = load_split(config.data, config.seed, "train")
+    train_split = load_split(config.data, config.seed, training_split(config.data, config.role))
     split = load_split(config.data, config.seed, split_names(config.data)[1])
-    size = feature_size(model, split, data, device)
-    probe = fit_probe(model, train_split, grid_labels(train_split, size), data, device, config.seed)
-    seen = Observation(data, grid_labels(split, size), probe)
-    matrix = confusion(model, split, data, device, seen.add, result.module.prediction_adjustment).cpu()
+    grid = grid_of(model, data.in_channels)
+    probe = fit_probe(model, train_split, data, grid, device, config.seed)
+    seen = Observation(data, grid, grid_labels(split, grid, data.ignore_index), probe)
+    adjustment = result.module.prediction_adjustment
+    whole = isinstance(split, Split) or getattr(split.options, "evaluation", "whole") == "whole"
+    matrix = confusion(model, split, data, device, seen.add if whole else None, adjustment).cpu()
+    if not whole:  # windows and scales give no feature map
+        with evaluating(model):
+            for batch in batches(split):
+                seen.add(batch, infer(model, batch.images, data, device))
     metrics = scores(matrix, data, "test")
     vectors = class_vectors(model, result.module.regularizer, seen.scatter)
-    counts = torch.from_numpy(class_counts(train_split.labels, data.num_classes, data.ignore_index))
+    counts = torch.from_numpy(training_counts(config, train_split))
     kind = "iou" if data.task == "segmentation" else "accuracy"
     per_class = torch.tensor([metrics[f"test/{kind}/{name}"] for name in data.class_names])
     arrays = vectors | seen.sampled() | {"train_counts": counts, kind: per_class}
@@ -98,52 +105,60 @@ def report_metrics(config: TrainConfig, result: EpochResult) -> tuple[dict[str, 
 
 
 class Observation:
-    """What one pass over the report images gathers besides the scores; fed batch by batch, in order.
+    """What one pass over the report images gathers besides the scores; fed batch by batch.
 
     Attributes:
         scatter: Of all labelled pixels.
         probe_matrix: Confusion matrix of the probe, int64 (C, C).
     """
 
-    def __init__(self, data: DataSet, labels_Nhw: Tensor, probe: Probe) -> None:
-        """Choose the pixels whose features are kept: the same for every arm, seed and study of these data."""
-        self.data, self.probe = data, probe
-        self.labels = labels_Nhw.flatten()
+    def __init__(self, data: DataSet, grid: Grid, labels: Sequence[Tensor], probe: Probe) -> None:
+        """Choose the pixels whose features are kept: the same for every arm, seed and study of these data.
+
+        Args:
+            data: Description of the data set.
+            grid: How the model divides images.
+            labels: Of each image, at the size of its features.
+            probe: Scored on the way.
+        """
+        self.data, self.grid, self.probe = data, grid, probe
+        self.starts = torch.tensor([0, *(part.numel() for part in labels)]).cumsum(0)
+        self.labels = torch.cat([part.flatten() for part in labels])
         with stream(0, "report_pixels"):
-            self.pixels = balanced_sample(self.labels, data.num_classes, SAMPLED // data.num_classes)
+            most = max(1, SAMPLED // data.num_classes)
+            self.pixels = balanced_sample(self.labels, data.num_classes, most)
         width = probe.weight.shape[1]
         self.scatter = geometry.empty_scatter(data.num_classes, width, probe.weight.device)
         self.probe_matrix = torch.zeros(data.num_classes, data.num_classes, dtype=torch.int64)
-        self._kept: list[Tensor] = []
-        self._done = 0
+        self._kept = torch.zeros(0)
 
-    def add(self, labels: Tensor, output: ModelOutput) -> None:
-        """Take the labels and the output of one batch."""
+    def add(self, batch: Batch, output: ModelOutput) -> None:
+        """Take a batch and its output."""
         rows = as_rows(output.features)
-        last = self._done + len(rows)
-        targets = self.labels[self._done : last].to(rows.device)
+        spans = [range(int(self.starts[i]), int(self.starts[i + 1])) for i in batch.indices.tolist()]
+        positions = torch.cat([torch.arange(span.start, span.stop) for span in spans])
+        targets = self.labels[positions].to(rows.device)
         self.scatter = geometry.add_samples(self.scatter, rows, targets, self.data.ignore_index)
-        inside = self.pixels[(self.pixels >= self._done) & (self.pixels < last)] - self._done
-        self._kept.append(rows[inside.to(rows.device)].cpu())
-        predictions = self.probe.classes[predicted_classes(self.probe.logits(output.features), labels)]
+        if not len(self._kept):
+            self._kept = torch.zeros(len(self.pixels), rows.shape[1], dtype=rows.dtype)
+        wanted = torch.isin(self.pixels, positions)
+        places = positions.argsort()[torch.searchsorted(positions.sort().values, self.pixels[wanted])]
+        self._kept[wanted] = rows[places.to(rows.device)].cpu()
+        labels = batch.labels.to(rows.device)
+        size = (batch.images.shape[2], batch.images.shape[3])
+        logits = self.probe.logits(output.features)
+        predictions = self.probe.classes[predicted_classes(logits, labels, None, size, self.grid.multiple)]
         self.probe_matrix += confusion_matrix(
             labels, predictions, self.data.num_classes, self.data.ignore_index
         ).cpu()
-        self._done = last
 
     def sampled(self) -> dict[str, Tensor]:
         """Return features, positions and labels of the chosen pixels."""
         return {
-            "features": torch.cat(self._kept),
+            "features": self._kept,
             "pixels": self.pixels,
             "labels": self.labels[self.pixels],
         }
-
-
-def grid_labels(split: Split, size: tuple[int, ...]) -> Tensor:
-    """Return the labels at the size of the features, by the rule of the regularizers: (N, h, w) or (N,)."""
-    labels = torch.tensor(split.labels)
-    return downsample_labels(labels, (size[0], size[1])) if size else labels
 
 
 def class_vectors(model: nn.Module, regularizer: nn.Module, scatter: geometry.Scatter) -> dict[str, Tensor]:

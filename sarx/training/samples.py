@@ -1,6 +1,10 @@
-"""The training samples in memory, and how a step's batch is cut over micro-batches and ranks."""
+"""The training samples, and how a step's batch is cut over micro-batches and ranks."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -17,6 +21,32 @@ PRECISIONS = {
     "float16": torch.float16,
     "float64": torch.float64,
 }
+
+
+@dataclass(frozen=True)
+class Part:
+    """This rank's part of a micro-batch.
+
+    Attributes:
+        labels: int64 (b, H, W) or (b,), on the device.
+        images: Returns the normalised images (b, C, H, W), on the device.
+    """
+
+    labels: Tensor
+    images: Callable[[], Tensor]
+
+
+class TrainingSamples(Protocol):
+    """What steps take their samples from."""
+
+    def parts(self, step: int) -> list[Part]:
+        """Return this rank's part of each micro-batch of a step."""
+
+    def few(self) -> tuple[Tensor, Tensor]:
+        """Return two samples of this rank: normalised images and labels, on the device."""
+
+    def close(self) -> None:
+        """End what reads ahead."""
 
 
 def cut(positions: Tensor, pieces: int, number: int, ranks: int) -> list[Tensor]:
@@ -50,12 +80,21 @@ class Samples:
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
         """Return normalised images (B, C, H, W) and int64 labels of a step, over all ranks."""
-        chosen = self._chosen(step)
+        chosen = self.chosen(step)
         return self.images_of(chosen), self.labels_of(chosen)
 
-    def parts(self, step: int) -> list[Tensor]:
-        """Return the samples of this rank in each micro-batch of a step: int64 (b,) each."""
-        return cut(self._chosen(step), self.accumulation, rank(), world_size())
+    def parts(self, step: int) -> list[Part]:
+        """Return this rank's part of each micro-batch of a step."""
+        pieces = cut(self.chosen(step), self.accumulation, rank(), world_size())
+        return [Part(self.labels_of(piece), lambda piece=piece: self.images_of(piece)) for piece in pieces]
+
+    def few(self) -> tuple[Tensor, Tensor]:
+        """Return two samples of this rank: normalised images and labels, on the device."""
+        chosen = cut(self.chosen(0), self.accumulation, rank(), world_size())[-1][:2]
+        return self.images_of(chosen), self.labels_of(chosen)
+
+    def close(self) -> None:
+        """Nothing reads ahead."""
 
     def images_of(self, chosen: Tensor) -> Tensor:
         """Return normalised images (b, C, H, W) of samples (b,)."""
@@ -65,5 +104,6 @@ class Samples:
         """Return int64 labels of samples (b,)."""
         return self.labels[chosen].to(self.device).long()
 
-    def _chosen(self, step: int) -> Tensor:
+    def chosen(self, step: int) -> Tensor:
+        """Return the samples of a step over all ranks: int64 (B,)."""
         return batch_indices(self.seed, len(self.labels), self.batch_size, step)

@@ -126,20 +126,23 @@ def two_steps(config: TrainConfig) -> None:
     """
     import torch
 
-    from sarx.data import describe, load_split, split_names
+    from sarx.data import describe, load_split, split_names, training_split
     from sarx.training.evaluation import evaluate
     from sarx.training.trainer import build_trainer, take_step
 
     device = torch.device(config.training.device)
     data = describe(config.data, config.seed)
-    train_split = load_split(config.data, config.seed, "train")
+    train_split = load_split(config.data, config.seed, training_split(config.data, config.role))
     trainer = build_trainer(config, data, train_split, device)
-    for step in range(STEPS):
-        loss = float(take_step(trainer, step)["train/loss"])
-        if not math.isfinite(loss):
-            raise UserError(f"the loss of step {step + 1} is {loss}; lower optim.lr")
+    try:
+        for step in range(STEPS):
+            loss = float(take_step(trainer, step)["train/loss"])
+            if not math.isfinite(loss):
+                raise UserError(f"the loss of step {step + 1} is {loss}; lower optim.lr")
+    finally:
+        trainer.samples.close()
     selection = load_split(config.data, config.seed, split_names(config.data)[0])
-    part = type(selection)(selection.images[:IMAGES], selection.labels[:IMAGES])
+    part = selection.first(IMAGES)
     evaluate(trainer.module.model, part, data, device, "val", trainer.module.prediction_adjustment)
 
 

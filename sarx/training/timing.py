@@ -17,8 +17,9 @@ import torch
 from sarx.config import plugins
 from sarx.config.errors import UserError
 from sarx.config.schema import TrainConfig, build
-from sarx.data import describe, load_split, split_names
-from sarx.training.evaluation import BATCH, evaluate
+from sarx.data import describe, load_split, split_names, training_split
+from sarx.training.batches import BATCH
+from sarx.training.evaluation import evaluate
 from sarx.training.trainer import build_trainer, take_step
 
 WARM_UP, STEPS = 2, 5
@@ -28,7 +29,7 @@ def timing(config: TrainConfig) -> list[float]:
     """Return seconds to build, per training step, and per evaluation of the selection split."""
     device = torch.device(config.training.device)
     data = describe(config.data, config.seed)
-    train_split = load_split(config.data, config.seed, "train")
+    train_split = load_split(config.data, config.seed, training_split(config.data, config.role))
     selection = load_split(config.data, config.seed, split_names(config.data)[0])
     started = time.perf_counter()
     trainer = build_trainer(config, data, train_split, device)
@@ -39,7 +40,8 @@ def timing(config: TrainConfig) -> list[float]:
         float(take_step(trainer, min(step, config.training.steps - 1))["train/loss"])
         durations.append(time.perf_counter() - before)
     before = time.perf_counter()
-    part = type(selection)(selection.images[:BATCH], selection.labels[:BATCH])
+    trainer.samples.close()
+    part = selection.first(BATCH)
     evaluate(trainer.module.model, part, data, device, "val")
     evaluation = (time.perf_counter() - before) * len(selection) / len(part)
     return [built - started, sorted(durations[WARM_UP:])[STEPS // 2], evaluation]

@@ -13,12 +13,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from sarx.config.errors import UserError
 from sarx.config.schema import TrainConfig
-from sarx.data import DataSet, Split, class_counts
+from sarx.data import DataSet, FileSplit, Split, training_counts
 from sarx.training.distributed import largest, rank, summed, together, world_size, wrap
-from sarx.training.evaluation import feature_size
+from sarx.training.evaluation import feature_size, multiple_of
+from sarx.training.file_samples import FileSamples
 from sarx.training.optim import build_optimizer, learning_rate
-from sarx.training.samples import PRECISIONS, Samples
+from sarx.training.samples import PRECISIONS, Part, Samples, TrainingSamples
 from sarx.training.seeding import stream
 from sarx.training.step import STATES, Share, TrainingModule, build_module
 
@@ -34,6 +36,8 @@ class Trainer:
         optimizer: Of the module's parameters.
         scaler: Scales the loss of float16; does nothing in another precision.
         samples: The training samples.
+        data: Description of the data set.
+        device: Where to train.
         size: (h, w) of the features, or () in classification; looked at under accumulation alone.
     """
 
@@ -41,7 +45,9 @@ class Trainer:
     module: TrainingModule
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
-    samples: Samples
+    samples: TrainingSamples
+    data: DataSet
+    device: torch.device
     size: tuple[int, ...]
     wrapped: nn.Module = field(init=False)
 
@@ -50,7 +56,9 @@ class Trainer:
         self.wrapped = self.module
 
 
-def build_trainer(config: TrainConfig, data: DataSet, split: Split, device: torch.device) -> Trainer:
+def build_trainer(
+    config: TrainConfig, data: DataSet, split: Split | FileSplit, device: torch.device
+) -> Trainer:
     """Build everything that steps need, without a wrapper; every rank gets the same weights.
 
     Args:
@@ -62,13 +70,21 @@ def build_trainer(config: TrainConfig, data: DataSet, split: Split, device: torc
     Raises:
         UserError: For a batch that is too small for the micro-batches and ranks, or parts that do not fit.
     """
-    samples = Samples(split, data, config, device)
-    counts = torch.from_numpy(class_counts(split.labels, data.num_classes, data.ignore_index))
-    module = build_module(config, data, counts).to(device)
+    files = isinstance(split, FileSplit)
+    samples = FileSamples(split, data, config, device) if files else Samples(split, data, config, device)
+    module = build_module(config, data, torch.from_numpy(training_counts(config, split))).to(device)
+    multiple = multiple_of(module.model)
+    if any(side % multiple for side in data.image_size):
+        height, width = data.image_size
+        raise UserError(
+            f"{config.model.backbone} needs training images whose sides are multiples of {multiple}, found "
+            f"{height} x {width}",
+            key="data.crop_height" if height % multiple else "data.crop_width",
+        )
     optimizer = build_optimizer(module.parameters(), config.optim)
     scaler = torch.amp.GradScaler(device.type, enabled=config.training.precision == "float16")
-    size = feature_size(module.model, split, data, device) if config.training.accumulation > 1 else ()
-    return Trainer(config, module.train(), optimizer, scaler, samples, size)
+    size = feature_size(module.model, data) if config.training.accumulation > 1 else ()
+    return Trainer(config, module.train(), optimizer, scaler, samples, data, device, size)
 
 
 def distribute(trainer: Trainer) -> None:
@@ -84,8 +100,7 @@ def distribute(trainer: Trainer) -> None:
     """
     if world_size() == 1:
         return
-    few = trainer.samples.parts(0)[-1][:2]
-    images, labels = trainer.samples.images_of(few), trainer.samples.labels_of(few)
+    images, labels = trainer.samples.few()
     twin = copy.deepcopy(trainer.module).train()
     with dropout(trainer, 0, 0), autocast(trainer):
         together(lambda: twin.model(images))  # before the ranks wait for each other inside a step
@@ -107,11 +122,11 @@ def take_step(trainer: Trainer, step: int) -> dict[str, Tensor]:
     trainer.optimizer.zero_grad(set_to_none=True)
     found: dict[str, Tensor] = {}
     parts = trainer.samples.parts(step)
-    for number, (chosen, share) in enumerate(zip(parts, micro_batches(trainer, parts), strict=True)):
+    for number, (part, share) in enumerate(zip(parts, micro_batches(trainer, parts), strict=True)):
         with held_back(trainer.wrapped, number < len(parts) - 1):
-            given = (trainer.samples.images_of(chosen), trainer.samples.labels_of(chosen))
+            images = part.images()
             with dropout(trainer, step, number), autocast(trainer):
-                loss, metrics = trainer.wrapped(*given, *share)
+                loss, metrics = trainer.wrapped(images, part.labels, *share)
             trainer.scaler.scale(loss).backward()
         for key, value in metrics.items():
             found[key] = found[key] + value if key in found and key not in STATES else value
@@ -123,13 +138,12 @@ def take_step(trainer: Trainer, step: int) -> dict[str, Tensor]:
     return {**found, "diverged": (~torch.isfinite(found["train/loss"])).float()}
 
 
-def micro_batches(trainer: Trainer, parts: list[Tensor]) -> list[tuple[Share, ...]]:
+def micro_batches(trainer: Trainer, parts: list[Part]) -> list[tuple[Share, ...]]:
     """Return what the module is called with for each micro-batch, besides its samples."""
     if len(parts) == 1:
         return [()]
-    samples = trainer.samples
-    labels = [samples.labels_of(chosen) for chosen in parts]
-    return [(share,) for share in trainer.module.shares(labels, trainer.size, samples.data.ignore_index)]
+    labels = [part.labels for part in parts]
+    return [(share,) for share in trainer.module.shares(labels, trainer.size, trainer.data.ignore_index)]
 
 
 def held_back(module: nn.Module, wanted: bool) -> AbstractContextManager[None]:
@@ -142,7 +156,7 @@ def held_back(module: nn.Module, wanted: bool) -> AbstractContextManager[None]:
 
 def dropout(trainer: Trainer, step: int, number: int) -> AbstractContextManager[None]:
     """Draw dropout masks from a stream of the step, and of micro-batch and rank where there are several."""
-    several = trainer.samples.accumulation > 1 or world_size() > 1
+    several = trainer.config.training.accumulation > 1 or world_size() > 1
     return stream(trainer.config.seed, "dropout", step, *((number, rank()) if several else ()))
 
 
@@ -153,7 +167,7 @@ def autocast(trainer: Trainer) -> Iterator[None]:
     if dtype in (torch.float32, torch.float64):
         yield
         return
-    with torch.autocast(trainer.samples.device.type, dtype):
+    with torch.autocast(trainer.device.type, dtype):
         yield
 
 

@@ -10,6 +10,7 @@ from sarx.data import Split, describe
 from sarx.models.output import ModelOutput
 from sarx.training import probe
 from sarx.training.evaluation import normalise
+from sarx.training.grid import Grid
 from sarx.training.probe import (
     Probe,
     balanced_sample,
@@ -157,7 +158,7 @@ def test_the_features_are_those_of_the_chosen_pixels(scenes):
     model = Pixels()
     images = torch.arange(0, 300, 2)
     chosen = torch.tensor([0, 3, 4, 401, 599])
-    found = features_at(model, split, images, chosen, data, torch.device("cpu"))
+    found = features_at(model, split, images, chosen, [4] * 150, data, torch.device("cpu"))
     maps = normalise(torch.tensor(split.images[::2]), data, torch.device("cpu"))[:, :, ::2, ::2]
     torch.testing.assert_close(found, maps.permute(0, 2, 3, 1).reshape(-1, 2)[chosen])
     assert model.modes == [False, False]
@@ -169,17 +170,17 @@ def test_a_probe_of_a_model_separates_its_pixels_and_draws_from_its_own_stream(s
     torch.manual_seed(1)
     expected = torch.rand(3)
     torch.manual_seed(1)
-    fitted = fit_probe(Pixels(), split, labels, data, torch.device("cpu"), 5)
+    fitted = fit_probe(Pixels(), split, data, Grid(1, 2), torch.device("cpu"), 5)
     assert torch.equal(torch.rand(3), expected)
     torch.rand(7)
-    again = fit_probe(Pixels(), split, labels, data, torch.device("cpu"), 5)
+    again = fit_probe(Pixels(), split, data, Grid(1, 2), torch.device("cpu"), 5)
     assert torch.equal(fitted.weight, again.weight)
     features = normalise(torch.tensor(split.images), data, torch.device("cpu"))[:, :, ::2, ::2]
     assert torch.equal(fitted.logits(features).argmax(1), labels.long())
 
 
 def test_the_sample_depends_on_the_seed_and_on_no_weight(scenes, monkeypatch):
-    split, labels, data = scenes
+    split, _, data = scenes
     seen = []
 
     def recorded(model, split, images, chosen, *rest):
@@ -190,6 +191,6 @@ def test_the_sample_depends_on_the_seed_and_on_no_weight(scenes, monkeypatch):
     other = Pixels()
     other.scale.data.fill_(3.0)
     for model, seed in ((Pixels(), 1), (other, 1), (Pixels(), 2)):
-        fit_probe(model, split, labels, data, torch.device("cpu"), seed)
+        fit_probe(model, split, data, Grid(1, 2), torch.device("cpu"), seed)
     assert all(torch.equal(a, b) for a, b in zip(seen[0], seen[1], strict=True))
     assert not torch.equal(seen[0][0], seen[2][0])

@@ -59,7 +59,7 @@ def test_ranks_hold_very_different_numbers_of_valid_pixels() -> None:
     plain = config()
     split = rank_runs.uneven(plain.data, 0, "train")
     samples = Samples(split, describe(plain.data, 0), plain, torch.device("cpu"))
-    chosen = [cut(samples._chosen(step), 1, rank, 2)[0] for step in range(20) for rank in (0, 1)]
+    chosen = [cut(samples.chosen(step), 1, rank, 2)[0] for step in range(20) for rank in (0, 1)]
     valid = [int((samples.labels_of(part) != 255).sum()) for part in chosen]
     ratios = [max(pair) / min(pair) for pair in zip(valid[::2], valid[1::2], strict=True)]
     assert max(ratios) > 1.5
