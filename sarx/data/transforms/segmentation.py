@@ -23,15 +23,16 @@ from sarx.data.transforms.draws import draw
 from sarx.data.transforms.resample import Box, bilinear_box
 from sarx.data.transforms.sizes import scaled_size
 
-TrainTransform = Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]]
+Pixels = Tensor | Bytes
+TrainTransform = Callable[[Pixels, Pixels, int], tuple[Tensor, Tensor]]
 
 
 def train_transform(config: FilesConfig, ignore_index: int, mean: tuple[float, ...]) -> TrainTransform:
     """Return the training transform of a data set; it can be sent to worker processes.
 
-    It is called with an image uint8 (3, H, W) of any memory layout, its label map uint8 (H, W) and the
-    sample's seed (``augmentation_seed``), and returns new ones of the size of the crop. It reads no other
-    source of random numbers.
+    It is called with an image uint8 (3, H, W) of any memory layout, its label map uint8 (H, W), tensors or
+    arrays, and the sample's seed (``augmentation_seed``), and returns new tensors of the size of the crop.
+    It reads no other source of random numbers.
 
     Args:
         config: Options of the data set.
@@ -43,8 +44,8 @@ def train_transform(config: FilesConfig, ignore_index: int, mean: tuple[float, .
 
 
 def _augment(
-    image: Tensor,
-    label: Tensor,
+    image: Pixels,
+    label: Pixels,
     seed: int,
     *,
     config: FilesConfig,
@@ -57,11 +58,11 @@ def _augment(
     size = scaled_size((label.shape[0], label.shape[1]), target, ratio)
     crop = (config.crop_height, config.crop_width)
     box, labels = choose_crop(
-        label.numpy(), size, crop, draws.corners, config.max_class_share, ignore_index
+        np.asarray(label), size, crop, draws.corners, config.max_class_share, ignore_index
     )
     flip = draws.flip < config.flip
     change = partial(distort, distortion=draw_distortion(draws.colour)) if config.photometric else None
-    pixels = bilinear_box(image.numpy(), size, box, flip, change)
+    pixels = bilinear_box(np.asarray(image), size, box, flip, change)
     labels = np.ascontiguousarray(labels[:, ::-1]) if flip else labels
     return (
         torch.from_numpy(_pad(pixels, crop, padding)),
