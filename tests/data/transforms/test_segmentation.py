@@ -70,7 +70,7 @@ def test_a_sample_is_that_of_the_literal_pipeline(case):
         assert torch.equal(got_label, label_wanted)
         difference = (got_image.int() - image_wanted.int()).abs()
         assert difference.max() <= 2  # one level, which a contrast of 1.5 may make two
-        assert (difference > 0).float().mean() <= 0.005
+        assert (difference > 0).float().mean() <= 0.03
 
 
 def test_padding_is_the_mean_colour_and_ignored():
