@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 FOLDER = Path(__file__).parent
-SCRIPTS = ("engine.py", "resume.py", "aa.py", "scaling.py")
+SCRIPTS = ("engine.py", "resume.py", "aa.py", "scaling.py", "data.py")
 
 
 def run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
