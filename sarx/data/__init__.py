@@ -46,6 +46,18 @@ def training_counts(config: Any, split: Split | FileSplit) -> Array:
     return pixel_counts(split, data)
 
 
+def label_values(config: Any, classes: Array) -> Array:
+    """Return predicted classes as the label images of the data set write them: uint8, or uint16 if it must.
+
+    Args:
+        config: Options of the data.
+        classes: int64 (H, W).
+    """
+    table = getattr(DATASETS[config.name], "LABEL_VALUES", None)
+    values = classes if table is None else np.asarray(table)[classes]
+    return values.astype(np.uint8 if values.max(initial=0) < 256 else np.uint16)
+
+
 def fingerprint(config: Any) -> str:
     """Identify the content of the data set in under 1 ms, from stated constants."""
     return DATASETS[config.name].fingerprint(config)
@@ -60,6 +72,7 @@ __all__ = [
     "class_counts",
     "describe",
     "fingerprint",
+    "label_values",
     "load_split",
     "score_names",
     "selects",

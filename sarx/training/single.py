@@ -20,7 +20,7 @@ from sarx.models.backbone_names import check_backbone
 from sarx.study.identity import changed_files, training_code, trial_id
 from sarx.study.ledger import Event, read_events, unpack_metrics, unpack_parameters
 from sarx.study.ledger_schema import CONFIRM, SEARCH
-from sarx.study.provenance import CONFIG
+from sarx.study.provenance import CONFIG, write_config
 from sarx.study.source import read_source
 from sarx.study.standing import Standing
 from sarx.study.storage import SINGLE, StudyFolder, open_folder
@@ -235,6 +235,7 @@ def announce(
     name = trial_id(config, data_fingerprint=data, code=code, threads=threads, workers=workers)
     if recorded is not None:
         print("\n".join(compare_identity(recorded, name, config, threads, workers)), flush=True)
+    write_config(folder.trial(name), as_dict(config), name, config.seed)
     print(f"trial {name}; results in {folder.trial(name)}", flush=True)
     return name
 

@@ -1,0 +1,183 @@
+"""Score a checkpoint on a split: metrics, counts per image and class, predictions as label images."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sarx.config.compose import override, parse_overrides
+from sarx.config.errors import UserError
+from sarx.config.schema import TrainConfig, as_dict, build
+from sarx.data import DataSet, FileSplit, Split, describe, label_values, load_split, training_counts
+from sarx.data import training_split as trained_on
+from sarx.study.provenance import CONFIG
+from sarx.study.source import read_source
+from sarx.training import checkpoint
+from sarx.training.batches import batches
+from sarx.training.evaluation import evaluating, predictor, scores
+from sarx.training.metrics import confusion_matrix
+from sarx.training.step import TrainingModule, build_module
+
+METRICS, COUNTS = "metrics.json", "per_image.csv"
+SHORT = "evaluation"
+"""``evaluation=slide`` says ``data.evaluation=slide``."""
+
+EVERY_S = 10.0
+"""Seconds between two lines of progress."""
+
+
+def evaluate_checkpoint(
+    path: Path,
+    texts: Sequence[str],
+    *,
+    split: str,
+    output: Path | None,
+    labels: bool,
+    threads: int,
+) -> dict[str, float]:
+    """Score a checkpoint, write the results and print where they are; return the metrics.
+
+    Args:
+        path: ``weights-N.pt`` or ``epoch-N.pt`` of an attempt at a trial.
+        texts: ``key=value`` over the trial's options.
+        split: ``val`` or ``test``.
+        output: Folder to write into; None: ``evaluation/<split>-<mode>`` in the trial's folder.
+        labels: Whether to write each prediction as a PNG.
+        threads: CPU threads.
+
+    Raises:
+        UserError: For a file that is no checkpoint of a trial, or options that do not fit it.
+    """
+    if not 1 <= threads <= (os.cpu_count() or 1):
+        raise UserError(f"{threads} is outside [1, {os.cpu_count()}]", where="--threads")
+    torch.set_num_threads(threads)
+    config = options_of(path, texts)
+    device = torch.device(config.training.device)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UserError("no GPU is visible here; add training.device=cpu", key="training.device")
+    data = describe(config.data, config.seed)
+    if labels and data.task != "segmentation":
+        raise UserError("classification has no label images", where="--labels")
+    module = load_module(path, config, data).to(device)
+    samples = load_split(config.data, config.seed, split)
+    mode = getattr(samples.options, "evaluation", "whole") if isinstance(samples, FileSplit) else "whole"
+    folder = output or path.resolve().parent.parent / "evaluation" / f"{split}-{mode}"
+    folder.mkdir(parents=True, exist_ok=True)
+    total = torch.zeros(data.num_classes, data.num_classes, dtype=torch.int64)
+    with (folder / f".{COUNTS}").open("w", newline="", encoding="ascii") as file:
+        table = csv.writer(file)
+        table.writerow(["image", "class", "intersection", "predicted", "true"])
+        for index, matrix, prediction in per_image(module, samples, data, device):
+            total += matrix
+            name = samples.images[index] if isinstance(samples, FileSplit) else str(index)
+            table.writerows(counts_of(str(name), matrix, data))
+            if labels:
+                write_labels(folder / "labels", str(name), label_values(config.data, prediction.numpy()))
+    (folder / f".{COUNTS}").replace(folder / COUNTS)
+    metrics = scores(total, data, split)
+    record = {"checkpoint": str(path), "data": data.fingerprint, "evaluation": mode, "metrics": metrics}
+    (folder / METRICS).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    print_result(metrics, folder, split)
+    return metrics
+
+
+def options_of(path: Path, texts: Sequence[str]) -> TrainConfig:
+    """Return the options of the trial that a checkpoint belongs to, with ``key=value`` texts applied.
+
+    Raises:
+        UserError: If it has none beside it, or the texts do not fit.
+    """
+    file = path.resolve().parent.parent / CONFIG
+    if not path.is_file():
+        raise UserError("there is no such file", where=str(path))
+    if not file.is_file():
+        raise UserError(
+            f"its options are not in {file}; give a checkpoint where its training left it", where=str(path)
+        )
+    pairs = parse_overrides([f"data.{text}" if text.startswith(f"{SHORT}=") else text for text in texts])
+    values = as_dict(build(read_source(file).values))
+    for key in pairs:
+        if not key.startswith(("data.", "training.device")):
+            raise UserError("a trained model has it already; give data.* or training.device", key=key)
+    return build(override(values, {**pairs, "training.sync_bn": False, "model.pretrained": False}))
+
+
+def load_module(path: Path, config: TrainConfig, data: DataSet) -> TrainingModule:
+    """Return the trained model, regularizer and loss of a checkpoint, in eval mode.
+
+    Raises:
+        UserError: If it is damaged or of another model.
+    """
+    try:
+        state: Any = checkpoint.load(path)
+    except checkpoint.Damaged as error:
+        raise UserError(str(error), where=str(path)) from error
+    counts = torch.ones(data.num_classes, dtype=torch.int64)
+    if config.loss.name != "cross_entropy":  # the others may add the class frequencies to the logits
+        training = load_split(config.data, config.seed, trained_on(config.data, config.role))
+        counts = torch.from_numpy(training_counts(config, training))
+    module = build_module(config, data, counts)
+    whole = state.get("module", {}) if isinstance(state, dict) else {}
+    own = {key.removeprefix("model."): value for key, value in whole.items() if key.startswith("model.")}
+    try:
+        module.model.load_state_dict(own or state)
+    except (RuntimeError, TypeError, AttributeError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"does not fit the trial's model ({reason})", where=str(path)) from error
+    return module.eval()
+
+
+def per_image(
+    module: TrainingModule, split: Split | FileSplit, data: DataSet, device: torch.device
+) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """Yield index, confusion matrix int64 (C, C) and prediction of each image; prints progress."""
+    predict = predictor(split, module.model, data, device, module.prediction_adjustment)
+    started = said = time.monotonic()
+    done = 0
+    with evaluating(module.model):
+        for batch in batches(split):
+            labels = batch.labels.to(device)
+            predictions = predict(batch.images, labels)[1]
+            for index, label, prediction in zip(batch.indices.tolist(), labels, predictions, strict=True):
+                matrix = confusion_matrix(label[None], prediction[None], data.num_classes, data.ignore_index)
+                yield index, matrix.cpu(), prediction.cpu()
+            done += len(labels)
+            if time.monotonic() - said > EVERY_S:
+                said = time.monotonic()
+                left = (said - started) / done * (len(split) - done)
+                print(f"{done} of {len(split)} images, about {left:.0f} s left", flush=True)
+
+
+def counts_of(name: str, matrix: Tensor, data: DataSet) -> list[list[Any]]:
+    """Return a row per class that an image shows or is predicted to show: name, class, counts of pixels."""
+    predicted, true = matrix.sum(0), matrix.sum(1)
+    present = ((predicted + true) > 0).nonzero().flatten().tolist()
+    return [[name, data.class_names[c], int(matrix[c, c]), int(predicted[c]), int(true[c])] for c in present]
+
+
+def write_labels(folder: Path, name: str, values: np.ndarray[Any, Any]) -> None:
+    """Write a label image as a grey PNG under the name of its image."""
+    from PIL import Image
+
+    path = (folder / name).with_suffix(".png")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(values).save(path)
+
+
+def print_result(metrics: dict[str, float], folder: Path, split: str) -> None:
+    """Print the scores that a table would show, and where the rest is."""
+    for key, value in metrics.items():
+        if key.count("/") == 1:
+            print(f"{key:<28} {value:.4f}")
+    print(f"results      {folder} ({METRICS}, {COUNTS})")
+    if split == "test":
+        print("This looked at the report split: choose nothing by it.")
