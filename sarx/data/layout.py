@@ -111,7 +111,9 @@ def list_files(root: Path, folder: str, endings: tuple[str, ...]) -> dict[str, F
                     key = shown[: -len(ending)]
                     if key in found:
                         other = found[key].path
-                        raise UserError(f"and {other} are one image with two endings", where=str(root / folder / shown))
+                        raise UserError(
+                            f"and {other} are one image with two endings", where=str(place / entry.name)
+                        )
                     found[key] = File(f"{folder}/{shown}", entry.stat().st_size)
         except OSError as error:
             raise UserError(f"cannot be listed: {error.strerror or error}", where=str(place)) from None
@@ -158,17 +160,19 @@ def read_list(path: Path) -> list[str]:
     return [line.strip() for line in lines if line.strip()]
 
 
-def pick(root: Path, names: list[str], files: Mapping[str, File], list_file: str, folder: str) -> dict[str, File]:
+def pick(
+    root: Path, names: list[str], files: Mapping[str, File], list_file: str, folder: str
+) -> dict[str, File]:
     """Return the files that a list names, by name.
 
     Raises:
         UserError: If a listed file is not there, or is listed twice.
     """
     picked: dict[str, File] = {}
-    for number, name in enumerate(names, start=1):
+    for name in names:
         if name in picked:
-            raise UserError(f"{name} is listed twice", where=f"{root / list_file}:{number}")
+            raise UserError(f"{name} is listed twice", where=str(root / list_file))
         if name not in files:
-            raise UserError(f"{name} is not in {root / folder}", where=f"{root / list_file}:{number}")
+            raise UserError(f"{name} is not in {root / folder}", where=str(root / list_file))
         picked[name] = files[name]
     return picked
