@@ -60,7 +60,8 @@ def each(
     title: str,
 ) -> Iterator[Result]:
     """Yield the results of all jobs in order, from several processes if there are many; shows progress."""
-    workers = min(len(os.sched_getaffinity(0)), (total + CHUNK - 1) // CHUNK)
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    workers = min(processors, (total + CHUNK - 1) // CHUNK)
     if total <= FEW or workers == 1:
         yield from _with_progress(map(work, jobs), total, title)
         return
