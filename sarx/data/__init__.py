@@ -6,6 +6,8 @@ A plug-in adds its own with ``DATASETS["name"] = source``, and its options to ``
 
 from __future__ import annotations
 
+import numpy as np
+
 from sarx.data import ade20k, cityscapes, coco_stuff, digit_scenes, digits_lt, folder, pascal_context
 from sarx.data.cifar_lt import CIFAR10_LT, CIFAR100_LT
 from sarx.data.class_list import Counts
@@ -64,7 +66,7 @@ def label_counts(config: NamedConfig, seed: int, split: str) -> Counts:
         found: Counts = count(config, seed, split)
         return found
     data, part = source.describe(config, seed), source.load_split(config, seed, split)
-    return class_counts(part.labels, data.num_classes, data.ignore_index)
+    return class_counts(np.asarray(part.labels), data.num_classes, data.ignore_index)
 
 
 __all__ = [

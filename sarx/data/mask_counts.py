@@ -9,8 +9,6 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,6 +17,7 @@ import numpy.typing as npt
 
 from sarx.data.dataset import Bytes
 
+Job = TypeVar("Job")
 Result = TypeVar("Result")
 
 FEW = 256
@@ -54,17 +53,24 @@ def _count(job: tuple[Path, Callable[[Path], Bytes], int]) -> npt.NDArray[np.int
 
 
 def each(
-    work: Callable[[tuple[Path, Callable[[Path], Bytes], int]], Result],
-    jobs: Iterable[tuple[Path, Callable[[Path], Bytes], int]],
-    total: int,
-    title: str,
+    work: Callable[[Job], Result], jobs: Iterable[Job], total: int, title: str
 ) -> Iterator[Result]:
-    """Yield the results of all jobs in order, from several processes if there are many; shows progress."""
+    """Yield the results of all jobs in order, from several processes if there are many.
+
+    Args:
+        work: What to do with a job; a function that can be pickled, as its jobs and results.
+        jobs: Any number of them.
+        total: Their number.
+        title: What a line on stderr begins with that every few seconds says how far they are.
+    """
     processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     workers = min(processors, (total + CHUNK - 1) // CHUNK)
     if total <= FEW or workers == 1:
         yield from _with_progress(map(work, jobs), total, title)
         return
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing import get_context
+
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         try:
             yield from _with_progress(pool.map(work, jobs, chunksize=CHUNK), total, title)
@@ -74,7 +80,6 @@ def each(
 
 
 def _with_progress(results: Iterable[Result], total: int, title: str) -> Iterator[Result]:
-    """Pass the results on; every ``PROGRESS_S`` seconds a line on stderr says how far they are."""
     start = shown = time.monotonic()
     for done, result in enumerate(results, start=1):
         yield result
