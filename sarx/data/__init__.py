@@ -1,4 +1,4 @@
-"""Data sets as arrays or files. ``DATASETS`` is the registry: name -> module or object that is a ``DataSource``.
+"""Data sets as arrays or files. ``DATASETS`` is the registry: name -> ``DataSource``, a module or an object.
 
 A plug-in adds its own with ``DATASETS["name"] = source``, and its options to ``GROUPS["data"]`` of
 ``sarx.config.schema``.
@@ -52,7 +52,7 @@ def load_split(config: NamedConfig, seed: int, split: str) -> Split | FileSplit:
 
 
 def fingerprint(config: NamedConfig) -> str:
-    """Identify the content of the data set: from stated constants, or from the names and sizes of its files."""
+    """Identify the content of the data set, from stated constants or from the names and sizes of its files."""
     return DATASETS[config.name].fingerprint(config)
 
 

@@ -6,7 +6,7 @@ Legend: N = images, C = classes.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,15 @@ from sarx.data.cache import cached
 from sarx.data.cifar_archive import archive_files, read_part
 from sarx.data.cifar_lt import CifarLT, tail_counts
 from sarx.data.class_list import Counts, frequency_thirds, published_images, shot_groups
+from sarx.data.dataset import Bytes
 from sarx.data.image_files import read_image
 from sarx.data.image_lists import ImageLists
 from sarx.data.layout import Pair
 from sarx.data.mask_counts import each
-from sarx.data.segmentation_files import Index, Listing, SegmentationFiles
+from sarx.data.segmentation_files import Index, SegmentationFiles
+
+PairJob = tuple[Path, Pair, Callable[[Path], Bytes], int]
+"""Root, files, how to read the label map, number of classes."""
 
 SHOWN = 20
 """So many problems and classes are written out, then their number."""
@@ -86,10 +90,11 @@ def check_segmentation(source: SegmentationFiles, config: Any, limit: int | None
 def _read_pairs(
     index: Index, pairs: tuple[Pair, ...], limit: int | None, num_classes: int, title: str, report: Report
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]:
-    """Read images with their label maps; return which were read, (n,), and their pixels of each class, (n, C)."""
+    """Read images with their label maps; return which, (n,), and their pixels of each class, (n, C)."""
     rows = _spread(len(pairs), limit)
     counts = np.zeros((len(rows), num_classes), np.int32)
-    jobs = ((index.root, pairs[row], index.listing, num_classes) for row in rows)
+    read_mask = index.listing.read_mask()
+    jobs = ((index.root, pairs[row], read_mask, num_classes) for row in rows)
     for place, (problem, counted) in enumerate(each(check_pair, jobs, len(rows), f"{title} images")):
         if problem:
             report.problems.append(problem)
@@ -99,12 +104,12 @@ def _read_pairs(
     return rows, counts
 
 
-def check_pair(job: tuple[Path, Pair, Listing, int]) -> tuple[str, npt.NDArray[np.int32]]:
+def check_pair(job: PairJob) -> tuple[str, npt.NDArray[np.int32]]:
     """Read one image and its label map; return what is wrong, or '' and the pixels of each class (C,)."""
-    root, pair, listing, num_classes = job
+    root, pair, read_mask, num_classes = job
     try:
         image = read_image(root / pair.image.path)
-        labels = listing.read_mask()(root / pair.mask.path)
+        labels = read_mask(root / pair.mask.path)
     except UserError as error:
         return str(error), np.zeros(num_classes, np.int32)
     if image.shape[1:] != labels.shape:
@@ -125,9 +130,10 @@ def check_cifar(source: CifarLT, config: Any, limit: int | None, report: Report)
     _compare(report, (len(labels), len(test)), (50_000, 10_000))
     full = np.bincount(labels, minlength=archive.num_classes)
     if full.min() != full.max():
-        report.problems.append(f"classes have {full.min()} to {full.max()} training images; expected: equally many")
+        report.problems.append(f"classes have {full.min()} to {full.max()} training images, not equally many")
     kept = tail_counts(full, config.imbalance)
-    report.lines.append(f"imbalance {config.imbalance:g} keeps {kept.sum()} training images: {kept[0]} to {kept[-1]}")
+    tail = f"{kept.sum()} training images: {kept[0]} to {kept[-1]} per class"
+    report.lines.append(f"imbalance {config.imbalance:g} keeps {tail}")
     report.lines += _group_lines(shot_groups(kept), source.describe(config, 0).class_names)
 
 
@@ -145,7 +151,7 @@ def check_lists(source: ImageLists, config: Any, limit: int | None, report: Repo
             owner.setdefault(image, key)
         rows = _spread(len(listed.images), limit)
         jobs = (root / listed.images[row] for row in rows)
-        report.problems += [problem for problem in each(check_image, jobs, len(rows), f"data.{key}") if problem]
+        report.problems += filter(None, each(check_image, jobs, len(rows), f"data.{key}"))
         report.lines.append(f"read {len(rows)} of {len(listed.images)} images of data.{key}")
     counts = source.label_counts(config, 0, "all")
     report.lines.append(f"training images per class: {counts.min()} to {counts.max()}")
@@ -177,13 +183,17 @@ def _compare(report: Report, found: tuple[int, int], known: tuple[int, int] | No
 
 
 def _class_table(
-    names: Sequence[str], train: npt.NDArray[np.int32], held: npt.NDArray[np.bool_], test: npt.NDArray[np.int32]
+    names: Sequence[str],
+    train: npt.NDArray[np.int32],
+    held: npt.NDArray[np.bool_],
+    test: npt.NDArray[np.int32],
 ) -> list[str]:
     """Write pixels and images of each class, and the classes that a split lacks."""
     pixels = train.sum(0, dtype=np.int64)
     columns = ((train > 0).sum(0), (train[held] > 0).sum(0), (test > 0).sum(0))
     width = max(5, *(len(name) for name in names))
-    lines = [f"{'class':<{width}} {'pixels':>14} {'share':>8} {'images':>8} {'held out':>8} {'test':>8}"]
+    head = f"{'pixels':>14} {'share':>8} {'images':>8} {'held out':>8} {'test':>8}"
+    lines = [f"{'class':<{width}} {head}"]
     share = pixels / max(1, pixels.sum())
     for c, name in enumerate(names):
         images = " ".join(f"{column[c]:>8}" for column in columns)

@@ -90,8 +90,9 @@ def archive_files(root: str, archive: Archive, name: str) -> list[Path]:
     if len(missing) < len(files):
         raise UserError(f"there is no such file; {wanted}. {source}", where=str(missing[0]))
     near = path.absolute().parent
-    cure = f"; {near} looks right" if path.name == archive.folder and (path / archive.train[0]).is_file() else ""
-    raise UserError(f"{path} has neither; {wanted}{cure or f'. {source}'}", key="data.root")
+    inside = path.name == archive.folder and (path / archive.train[0]).is_file()
+    cure = f"; {near} looks right" if inside else f". {source}"
+    raise UserError(f"{path} has neither; {wanted}{cure}", key="data.root")
 
 
 def read_part(root: str, archive: Archive, name: str, part: str) -> tuple[Bytes, npt.NDArray[np.int64]]:

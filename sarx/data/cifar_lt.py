@@ -2,10 +2,11 @@
 
 Class c keeps the share ``imbalance ** (-c / (C - 1))`` of its images; class 0 is the most frequent in every
 trial, as published. *Which* images a class keeps is drawn from the trial's seed: equal in every arm, another
-sample for another seed (the published code draws one fixed sample). Smaller imbalances contain the images of larger ones.
+sample for another seed (the published code draws one fixed sample). A smaller imbalance keeps all images that
+a larger one keeps.
 
-Splits: ``val`` is a tenth of every class, the same for every seed and never in ``train``; ``all`` takes its tail
-from all training images, and so has the published numbers; ``test`` is the balanced test set.
+Splits: ``val`` is a tenth of every class, the same for every seed and never in ``train``; ``all`` takes its
+tail from all training images, and so has the published numbers; ``test`` is the balanced test set.
 Legend: N = images, C = classes.
 """
 
@@ -84,7 +85,8 @@ class CifarLT:
 
     def make_arrays(self, config: Any, seed: int, split: str) -> dict[str, Array]:
         """Make one split, past the cache: images uint8 (N, 3, 32, 32), labels uint8 (N,)."""
-        images, labels = read_part(config.root, self.archive, self.name, "test" if split == "test" else "train")
+        part = "test" if split == "test" else "train"
+        images, labels = read_part(config.root, self.archive, self.name, part)
         if split != "test":
             rows = choose(labels, self.archive.num_classes, config.imbalance, seed, split, self.name)
             images, labels = images[rows], labels[rows]

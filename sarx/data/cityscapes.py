@@ -49,7 +49,8 @@ SOURCE = SegmentationFiles(
     layout=Layout(
         name="cityscapes",
         folders=("leftImg8bit/train", "leftImg8bit/val", "gtFine/train", "gtFine/val"),
-        expected=f"leftImg8bit/{{train,val}}/CITY/*{IMAGE} and gtFine/{{train,val}}/CITY/*_gtFine_labelIds.png",
+        expected=f"leftImg8bit/{{train,val}}/CITY/*{IMAGE} and "
+        "gtFine/{train,val}/CITY/*_gtFine_labelIds.png",
         source="register at https://www.cityscapes-dataset.com and unpack leftImg8bit_trainvaltest.zip and "
         "gtFine_trainvaltest.zip into one folder",
     ),

@@ -37,8 +37,8 @@ def find_164k(root: Path) -> Listing:
     for folder in ("images/train2017", "images/val2017", "annotations/train2017", "annotations/val2017"):
         if not (root / folder).is_dir():
             raise UserError(
-                f"{root} has no {folder}; data=coco_stuff data.variant=164k expects {SOURCE.layout.expected}. To "
-                f"get the data: {SOURCE.layout.source}",
+                f"{root} has no {folder}; data=coco_stuff expects {SOURCE.layout.expected}. To get the data: "
+                f"{SOURCE.layout.source}",
                 key="data.root",
             )
     converted = bool(list_files(root, "annotations/val2017", (CONVERTED,)))
@@ -57,7 +57,8 @@ def find_164k(root: Path) -> Listing:
 def find_10k(root: Path) -> Listing:
     """Find the images that imageLists/{train,test}.txt name, and their label maps."""
     files = _without_folders(list_files(root, "images", (".jpg",)))
-    masks, variable, ending = _without_folders(list_files(root, "annotations", (CONVERTED,))), "", CONVERTED
+    masks = _without_folders(list_files(root, "annotations", (CONVERTED,)))
+    variable, ending = "", CONVERTED
     if not masks:
         masks, variable, ending = list_files(root, "annotations", (".mat",)), "S", ".mat"
 
@@ -78,7 +79,8 @@ def _table_10k(published: bool) -> Bytes:
 
 def _without_folders(files: Mapping[str, File]) -> dict[str, File]:
     """Key files by their name alone: conversion copies them into sub-folders, whose copies come first."""
-    return {key.rpartition("/")[2]: file for key, file in sorted(files.items(), key=lambda pair: pair[0].count("/"))}
+    order = sorted(files.items(), key=lambda pair: pair[0].count("/"))
+    return {key.rpartition("/")[2]: file for key, file in order}
 
 
 SOURCE = SegmentationFiles(
@@ -87,8 +89,8 @@ SOURCE = SegmentationFiles(
         folders=("images", "annotations"),
         expected="images/{train,val}2017/*.jpg and annotations/{train,val}2017/*.png (published, or "
         "*_labelTrainIds.png); with data.variant=10k imageLists/{train,test}.txt, images/ and annotations/",
-        source="train2017.zip and val2017.zip of https://cocodataset.org and stuffthingmaps_trainval2017.zip (164k), "
-        "or cocostuff-10k-v1.1.zip, of https://github.com/nightrome/cocostuff",
+        source="train2017.zip and val2017.zip of https://cocodataset.org and stuffthingmaps_trainval2017.zip of "
+        "https://github.com/nightrome/cocostuff (164k), or cocostuff-10k-v1.1.zip from there",
     ),
     find=find,
     classes=lambda config: read_classes("coco_stuff"),

@@ -179,7 +179,8 @@ class FileSplit:
         if not isinstance(label, int) and image.shape[1:] != label.shape:
             height, width = image.shape[1:]
             raise UserError(
-                f"is {label.shape[1]}x{label.shape[0]} pixels, its image {self.images[index]} is {width}x{height}",
+                f"is {label.shape[1]}x{label.shape[0]} pixels, its image {self.images[index]} is "
+                f"{width}x{height}",
                 where=str(self.root / str(self.labels[index])),
             )
         return image, label

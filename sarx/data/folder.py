@@ -47,8 +47,8 @@ SOURCE = SegmentationFiles(
     layout=Layout(
         name="folder",
         folders=("classes.txt",),
-        expected="classes.txt (a class name per line) and {train,val}/{images,masks}/, or images/, masks/, train.txt "
-        "and val.txt; masks are grey or palette PNG files of class indices, 255 ignored",
+        expected="classes.txt (a class name per line) and {train,val}/{images,masks}/, or images/, masks/, "
+        "train.txt and val.txt; masks are grey or palette PNG files of class indices, 255 ignored",
         source="it is a data set of your own",
     ),
     find=find,

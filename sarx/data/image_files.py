@@ -30,7 +30,7 @@ DAMAGED += (TypeError, NotImplementedError, struct.error, zlib.error)
 
 
 def make_table(mapping: Mapping[int, int], size: int = 256) -> Bytes:
-    """Return the class of every stored value, (size,): ``mapping``, 255 stays ignored, the rest is refused."""
+    """Return the class of every stored value, (size,): ``mapping``; 255 stays ignored, others are refused."""
     table = np.full(size, WRONG, np.uint8)
     if size > IGNORED:
         table[IGNORED] = IGNORED

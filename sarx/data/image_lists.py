@@ -1,7 +1,7 @@
 """Classification data whose splits are list files of ``path label`` lines: ImageNet-LT and iNaturalist 2018.
 
-Splits: ``all`` = ``data.list_train``; ``val`` = ``data.list_val``, or without one the held-out part of ``all``
-(sarx/data/held_out/stems.json); ``train`` = ``all`` less what is held out; ``test`` = ``data.list_test``.
+Splits: ``all`` = ``data.list_train``; ``val`` = ``data.list_val``, or without one the held-out part of
+``all`` (sarx/data/held_out/stems.json); ``train`` = ``all`` less what is held out; ``test`` = ``data.list_test``.
 Images are opened when they are asked for; whether they are there, ``python -m sarx.data.verify`` checks.
 Legend: N = images, C = classes.
 """
@@ -114,8 +114,8 @@ class ImageLists:
         path = find_root(config.root, self.layout) / Path(name).expanduser()
         if not path.is_file():
             raise UserError(
-                f"there is no {path}; data={self.layout.name} expects {self.layout.expected}. To get the data: "
-                f"{self.layout.source}",
+                f"there is no {path}; data={self.layout.name} expects {self.layout.expected}. To get the "
+                f"data: {self.layout.source}",
                 key=f"data.{key}",
             )
         stamp = path.stat()
@@ -138,7 +138,7 @@ def read_labels(path: Path, num_classes: int) -> Listed:
     for number, line in enumerate(read_list(path), start=1):
         image, _, label = line.rpartition(" ")
         if not image.strip() or not label.isascii() or not label.isdigit():
-            raise UserError(f"{line!r} is not a path and a class, such as a/b.jpg 3", where=f"{path}:{number}")
+            raise UserError(f"{line!r} is not a path and a class (a/b.jpg 3)", where=f"{path}:{number}")
         if int(label) >= num_classes:
             raise UserError(f"the class {label} is not 0 to {num_classes - 1}", where=f"{path}:{number}")
         images.append(image.strip())
@@ -153,8 +153,8 @@ IMAGENET_LT = ImageLists(
     layout=Layout(
         name="imagenet_lt",
         folders=(),
-        expected="the ImageNet folder (train/nXXXXXXXX/*.JPEG, val/) and the lists data.list_train, data.list_val and "
-        "data.list_test of 'path label' lines, in it or absolute",
+        expected="the ImageNet folder (train/nXXXXXXXX/*.JPEG, val/) and the lists data.list_train, "
+        "data.list_val and data.list_test of 'path label' lines, in it or absolute",
         source="ILSVRC2012 of https://image-net.org and the ImageNet_LT_*.txt lists of "
         "https://github.com/zhmiao/OpenLongTailRecognition-OLTR",
     ),
@@ -165,11 +165,11 @@ INATURALIST = ImageLists(
     layout=Layout(
         name="inaturalist",
         folders=(),
-        expected="the folder that holds train_val2018/ and the lists data.list_train and data.list_test of 'path label' "
-        "lines, in it or absolute",
+        expected="the folder that holds train_val2018/ and the lists data.list_train and data.list_test of "
+        "'path label' lines, in it or absolute",
         source="train_val2018.tar.gz of https://github.com/visipedia/inat_comp (2018); the lists "
-        "iNaturalist18_train.txt and iNaturalist18_val.txt of the usual long-tail repositories, or made from its "
-        "JSON files",
+        "iNaturalist18_train.txt and iNaturalist18_val.txt of the usual long-tail repositories, or made from "
+        "its JSON files",
     ),
     totals=(437_513, 24_426),
 )

@@ -138,8 +138,8 @@ def pair_up(
     if without:
         first = without[0]
         raise UserError(
-            f"there is no such label map for {images[first].path} ({len(without)} of {len(images)} images have "
-            "none)",
+            f"there is no such label map for {images[first].path} ({len(without)} of {len(images)} images "
+            "have none)",
             where=str(root / expected_mask.format(key=first)),
         )
     return tuple(Pair(images[key], masks[key]) for key in images)

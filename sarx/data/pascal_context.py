@@ -20,8 +20,8 @@ CLASSES = 60
 
 CATEGORIES = (
     *(2, 9, 18, 19, 22, 23, 25, 31, 33, 34, 44, 45, 46, 59, 65, 68, 72, 80, 85, 98, 104, 105, 113, 115, 144),
-    *(158, 159, 162, 187, 189, 207, 220, 232, 258, 259, 260, 284, 295, 296, 308, 324, 326, 347, 349, 354, 355),
-    *(360, 366, 368, 397, 415, 416, 420, 424, 427, 440, 445, 454, 458),
+    *(158, 159, 162, 187, 189, 207, 220, 232, 258, 259, 260, 284, 295, 296, 308, 324, 326, 347, 349, 354),
+    *(355, 360, 366, 368, 397, 415, 416, 420, 424, 427, 440, 445, 454, 458),
 )
 """Of the 459 published categories, the 59 classes in their order; the others are background."""
 
@@ -51,7 +51,7 @@ def find(root: Path, config: Any) -> Listing:
     lists = "ImageSets/SegmentationContext" if converted else "ImageSets/Main"
     if not converted and not (root / folder).is_dir():
         raise UserError(
-            f"{root} has neither SegmentationClassContext/*.png nor trainval/*.mat; data=pascal_context expects "
+            f"{root} has neither SegmentationClassContext/ nor trainval/; data=pascal_context expects "
             f"{SOURCE.layout.expected}. To get the data: {SOURCE.layout.source}",
             key="data.root",
         )
@@ -78,10 +78,10 @@ SOURCE = SegmentationFiles(
         name="pascal_context",
         folders=("JPEGImages", "ImageSets"),
         expected="the folder VOCdevkit/VOC2010: JPEGImages/*.jpg with SegmentationClassContext/*.png and "
-        "ImageSets/SegmentationContext/{train,val}.txt (as MMSegmentation converts them), or with trainval/*.mat "
-        "and ImageSets/Main/{train,val}.txt (as published)",
-        source="unpack VOCtrainval_03-May-2010.tar of the PASCAL VOC 2010 site, and into VOC2010 trainval.tar.gz of "
-        "https://cs.stanford.edu/~roozbeh/pascal-context",
+        "ImageSets/SegmentationContext/{train,val}.txt (as MMSegmentation converts them), or with "
+        "trainval/*.mat and ImageSets/Main/{train,val}.txt (as published)",
+        source="unpack VOCtrainval_03-May-2010.tar of the PASCAL VOC 2010 site, and into VOC2010 trainval.tar.gz "
+        "of https://cs.stanford.edu/~roozbeh/pascal-context",
     ),
     find=find,
     classes=classes,

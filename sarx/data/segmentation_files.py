@@ -1,7 +1,8 @@
 """Segmentation data in files: what all layouts share once images and label maps are found.
 
-Splits: ``train`` = training images less the held-out ones, ``all`` = all training images, ``val`` = the held-out
-ones (selection), ``test`` = the official validation images (report). Legend: N = images, C = classes.
+Splits: ``train`` = training images less the held-out ones, ``all`` = all training images, ``val`` = the
+held-out ones (selection), ``test`` = the official validation images (report).
+Legend: N = images, C = classes.
 """
 
 from __future__ import annotations
@@ -75,8 +76,8 @@ class SegmentationFiles:
         find: From root and options to the files.
         classes: From options to names and colours.
         rule: Name of the rule that holds training images out (``sarx/data/held_out``).
-        shape: From options to a text that names what of them shapes the labels; also the name of the published
-            image counts in ``sarx/data/groups``.
+        shape: From options to a text that names what of them shapes the labels; also the name of the
+            published image counts in ``sarx/data/groups``.
         totals: From options to the known numbers of training and validation images.
     """
 

@@ -23,9 +23,13 @@ def parser() -> argparse.ArgumentParser:
         description="Check the files of a data set, count its labels, and show who is head, body and tail.",
     )
     parser.add_argument("overrides", nargs="+", metavar="KEY=VALUE", help="data=NAME data.root=FOLDER ...")
-    parser.add_argument("--images", type=int, metavar="N", help="read only N images of each split (default: all)")
     parser.add_argument(
-        "--write-groups", metavar="FILE", help="write the training images with each class, as sarx/data/groups has"
+        "--images", type=int, metavar="N", help="read only N images of each split (default: all)"
+    )
+    parser.add_argument(
+        "--write-groups",
+        metavar="FILE",
+        help="write the number of training images with each class, as in sarx/data/groups",
     )
     parser.add_argument(
         "--plugin", action="append", default=[], metavar="MODULE", help="import your own parts first"

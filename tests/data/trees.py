@@ -1,7 +1,7 @@
 """Small random data sets in the exact layout of the real ones: every maker fills ``root`` and returns it.
 
-Images are noise with a few blocks; label maps are blocks of the real ids, ignored ones included. ``sizes`` are
-(height, width), taken in turn. Equal arguments give equal files.
+Images are noise with a few blocks; label maps are blocks of the real ids, ignored ones included. ``sizes``
+are (height, width), taken in turn. Equal arguments give equal files.
 """
 
 from __future__ import annotations
