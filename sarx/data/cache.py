@@ -34,12 +34,13 @@ def cache_root() -> Path:
     return Path.home() / ".cache" / "sarx"
 
 
-def cached(key: str, make: Callable[[], dict[str, Array]]) -> dict[str, Array]:
+def cached(key: str, make: Callable[[], dict[str, Array]], shelf: str = "arrays") -> dict[str, Array]:
     """Return the arrays of ``key`` as read-only memory maps, calling ``make`` if no process did before.
 
-    ``key`` must name everything that the arrays depend on. The newest ``MAX_ENTRIES`` keys are kept.
+    ``key`` must name everything that the arrays depend on. The newest ``MAX_ENTRIES`` keys of a shelf are
+    kept; what is slow to make stands on a shelf of its own.
     """
-    folder = cache_root() / "arrays"
+    folder = cache_root() / shelf
     entry = folder / f"entry-{hashlib.sha256(key.encode()).hexdigest()[:32]}"
     found = _open(entry)
     if found is not None:

@@ -75,6 +75,12 @@ HELD_OUT = "held_out"
 """True in a data config whose selection split is a part of its training images."""
 
 
+class NamedConfig(SelectableConfig, Protocol):
+    """Any data config: it names its data set."""
+
+    name: str
+
+
 class LongTailConfig(SelectableConfig, Protocol):
     """The options that both embedded data sets have."""
 
@@ -85,16 +91,19 @@ class LongTailConfig(SelectableConfig, Protocol):
 
 
 class DataSource(Protocol):
-    """A module of one data set, as listed in ``sarx.data.DATASETS``."""
+    """A module or object of one data set, as listed in ``sarx.data.DATASETS``.
+
+    ``label_counts(config, seed, split)`` besides spares counting the labels of a split that has been loaded.
+    """
 
     def describe(self, config: Any, seed: int) -> DataSet:
         """Describe the data that a trial with this seed trains on."""
 
-    def load_split(self, config: Any, seed: int, split: str) -> Split:
+    def load_split(self, config: Any, seed: int, split: str) -> Split | FileSplit:
         """Read or make one split and no other."""
 
     def fingerprint(self, config: Any) -> str:
-        """Identify the content in under 1 ms, without reading it."""
+        """Identify the content without reading it; of files in folders, list them once per process."""
 
 
 def split_names(config: SelectableConfig) -> tuple[str, str]:
@@ -120,20 +129,28 @@ def selects(config: SelectableConfig, role: str) -> bool:
     return not (getattr(config, HELD_OUT, False) and role == "confirm" and config.selection == "val")
 
 
-def class_counts(labels: Bytes, num_classes: int, ignore_index: int = 255) -> npt.NDArray[np.int64]:
+def class_counts(labels: Array, num_classes: int, ignore_index: int = 255) -> npt.NDArray[np.int64]:
     """Count labels (pixels or images) per class: int64 (num_classes,), ``ignore_index`` left out.
 
     Raises:
         ValueError: If a label is neither a class nor ``ignore_index``.
     """
-    counts = np.bincount(labels.reshape(-1), minlength=256).astype(np.int64)
-    counts[ignore_index] = 0
+    flat = labels.reshape(-1)
+    if flat.dtype.kind == "i":
+        flat = flat[flat != ignore_index]
+        if flat.size and flat.min() < 0:
+            raise ValueError(_strange(int(flat.min()), num_classes, ignore_index))
+    counts = np.bincount(flat, minlength=max(256, num_classes)).astype(np.int64)
+    if 0 <= ignore_index < len(counts):
+        counts[ignore_index] = 0
     if counts[num_classes:].any():
-        strange = np.flatnonzero(counts[num_classes:])[0] + num_classes
-        raise ValueError(
-            f"label {strange} is neither below num_classes={num_classes} nor ignore_index={ignore_index}"
-        )
+        strange = int(np.flatnonzero(counts[num_classes:])[0]) + num_classes
+        raise ValueError(_strange(strange, num_classes, ignore_index))
     return counts[:num_classes]
+
+
+def _strange(label: int, num_classes: int, ignore_index: int) -> str:
+    return f"label {label} is neither below num_classes={num_classes} nor ignore_index={ignore_index}"
 
 
 @dataclass(frozen=True)
@@ -202,3 +219,19 @@ class FileSplit:
         if self.read_label is None:
             return int(self.labels[index])
         return self.read_label(self.root / str(self.labels[index]))
+
+    def pair(self, index: int) -> tuple[Bytes, Bytes | int]:
+        """Read one image and its label map, or class.
+
+        Raises:
+            UserError: Naming the file and what is wrong with it; also if image and label map differ in size.
+        """
+        image, label = self.image(index), self.label(index)
+        if not isinstance(label, int) and image.shape[1:] != label.shape:
+            height, width = image.shape[1:]
+            raise UserError(
+                f"is {label.shape[1]}x{label.shape[0]} pixels, its image {self.images[index]} is "
+                f"{width}x{height}",
+                where=str(self.root / str(self.labels[index])),
+            )
+        return image, label

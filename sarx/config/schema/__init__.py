@@ -11,19 +11,56 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sarx.config.errors import UserError, nearest
+from sarx.config.schema.classification_data import (
+    Cifar10LTConfig,
+    Cifar100LTConfig,
+    ImageNetLTConfig,
+    INaturalistConfig,
+)
 from sarx.config.schema.data import DigitScenesConfig, DigitsLTConfig
 from sarx.config.schema.loss import ClassBalancedConfig, CrossEntropyConfig, LogitAdjustedConfig, OhemConfig
 from sarx.config.schema.model import ModelConfig
 from sarx.config.schema.optim import OptimConfig
 from sarx.config.schema.options import check_value, coerce, field_types, option
 from sarx.config.schema.regularizers import REGULARIZERS, RegularizerConfig, SarConfig
+from sarx.config.schema.segmentation_data import (
+    ADE20KConfig,
+    CityscapesConfig,
+    CocoStuffConfig,
+    FolderConfig,
+    PascalContextConfig,
+)
 from sarx.config.schema.training import TrainingConfig
 
-DataConfig = DigitScenesConfig | DigitsLTConfig
+DataConfig = (
+    DigitScenesConfig
+    | DigitsLTConfig
+    | CityscapesConfig
+    | ADE20KConfig
+    | PascalContextConfig
+    | CocoStuffConfig
+    | FolderConfig
+    | Cifar10LTConfig
+    | Cifar100LTConfig
+    | ImageNetLTConfig
+    | INaturalistConfig
+)
 LossConfig = CrossEntropyConfig | LogitAdjustedConfig | ClassBalancedConfig | OhemConfig
 
 GROUPS: dict[str, Mapping[str, type]] = {
-    "data": {"digit_scenes": DigitScenesConfig, "digits_lt": DigitsLTConfig},
+    "data": {
+        "digit_scenes": DigitScenesConfig,
+        "digits_lt": DigitsLTConfig,
+        "cityscapes": CityscapesConfig,
+        "ade20k": ADE20KConfig,
+        "pascal_context": PascalContextConfig,
+        "coco_stuff": CocoStuffConfig,
+        "folder": FolderConfig,
+        "cifar10_lt": Cifar10LTConfig,
+        "cifar100_lt": Cifar100LTConfig,
+        "imagenet_lt": ImageNetLTConfig,
+        "inaturalist": INaturalistConfig,
+    },
     "model": {"*": ModelConfig},
     "regularizer": REGULARIZERS,
     "loss": {
