@@ -27,7 +27,9 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--split", choices=("val", "test"), default="test", help="default: test")
     parser.add_argument(
-        "--labels", action="store_true", help="write each prediction as a PNG in the data set's own label values"
+        "--labels",
+        action="store_true",
+        help="write each prediction as a PNG in the data set's own label values",
     )
     parser.add_argument("--output", help="folder of the results (default: evaluation/ beside the attempt)")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1)")

@@ -37,4 +37,5 @@ SOURCE = SegmentationFiles(
     rule="stems",
     shape=lambda config: "ade20k",
     totals=lambda config: (20210, 2000),
+    label_values=tuple(range(1, 151)),
 )

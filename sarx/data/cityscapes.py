@@ -18,7 +18,7 @@ VOID = 255
 IMAGE = "_leftImg8bit.png"
 TABLES = {
     "_gtFine_labelIds.png": make_table(
-        {i: VOID for i in range(34)} | {stored: c for c, stored in enumerate(LABEL_IDS)}
+        dict.fromkeys(range(34), VOID) | {stored: c for c, stored in enumerate(LABEL_IDS)}
     ),
     "_gtFine_labelTrainIds.png": make_table({c: c for c in range(len(LABEL_IDS))}),
 }
@@ -59,4 +59,5 @@ SOURCE = SegmentationFiles(
     rule="cityscapes",
     shape=lambda config: "cityscapes",
     totals=lambda config: (2975, 500),
+    label_values=LABEL_IDS,
 )

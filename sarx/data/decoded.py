@@ -13,8 +13,8 @@ from sarx.data.cache import cache_root
 from sarx.data.dataset import Bytes, FileSplit
 
 
-def image_of(split: FileSplit, fingerprint: str, index: int) -> Bytes:
-    """Return an image, uint8 (3, H, W); with ``data.cache`` it is decoded once per machine.
+def pair_of(split: FileSplit, fingerprint: str, index: int) -> tuple[Bytes, Bytes | int]:
+    """Return an image, uint8 (3, H, W), and its label; with ``data.cache`` it is decoded once per machine.
 
     A cached image is a copy-on-write map of its file: only the parts that are looked at are read. Unlike
     arrays that sarx makes itself, these are never evicted: who asks for them has room (19 GB for Cityscapes).
@@ -28,15 +28,15 @@ def image_of(split: FileSplit, fingerprint: str, index: int) -> Bytes:
         UserError: Naming the file and what is wrong with it.
     """
     if not split.options.cache:
-        return split.image(index)
+        return split.pair(index)
     folder = cache_root() / "images" / hashlib.sha256(fingerprint.encode()).hexdigest()[:32]
     entry = folder / f"{hashlib.sha256(split.images[index].encode()).hexdigest()[:32]}.npy"
     try:
-        return np.load(entry, mmap_mode="c")
+        return np.load(entry, mmap_mode="c"), split.label(index)
     except (FileNotFoundError, ValueError, EOFError):  # not there, or torn by a power loss
-        image = split.image(index)
+        image, label = split.pair(index)
         _write(entry, image)
-        return image
+        return image, label
 
 
 def _write(entry: Path, image: Bytes) -> None:

@@ -79,6 +79,7 @@ class SegmentationFiles:
         shape: From options to a text that names what of them shapes the labels; also the name of the
             published image counts in ``sarx/data/groups``.
         totals: From options to the known numbers of training and validation images.
+        label_values: What label images store for each class where that is not its index.
     """
 
     layout: Layout
@@ -87,6 +88,7 @@ class SegmentationFiles:
     rule: str
     shape: Callable[[Any], str]
     totals: Callable[[Any], tuple[int, int] | None]
+    label_values: tuple[int, ...] | None = None
 
     def describe(self, config: Any, seed: int) -> DataSet:
         """Describe the data; the seed changes nothing.

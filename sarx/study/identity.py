@@ -20,12 +20,17 @@ from sarx.config import plugins
 from sarx.config.schema import TrainConfig
 
 PACKAGE = Path(__file__).resolve().parents[1]
-TRAINING_CODE = tuple(f"{part}/*.py" for part in ("training", "models", "regularizers", "losses", "data"))
+TRAINING_CODE = tuple(f"{part}/**/*.py" for part in ("training", "models", "regularizers", "losses", "data"))
 TRAINING_CODE += ("study/seeds.py",)
-ARITHMETIC = ("torch", "timm", "numpy")
+ARITHMETIC = ("torch", "timm", "numpy", "torchvision", "segmentation-models-pytorch", "pillow")
 """Packages whose major.minor the numbers of a trial depend on."""
-WITHOUT_EFFECT = frozenset(f"training/{name}.py" for name in ("timing", "smoke", "single", "preview"))
-WITHOUT_EFFECT |= {"models/backbone_names.py", "data/verify.py", "data/checks.py"}
+WITHOUT_EFFECT = frozenset(
+    {
+        *(f"training/{name}.py" for name in ("timing", "smoke", "single", "preview", "scoring")),
+        *(f"models/{name}.py" for name in ("backbone_names", "table")),
+        *(f"data/{name}.py" for name in ("verify", "checks")),
+    }
+)
 """Files there that change no number of a trial."""
 
 

@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from sarx.data import FileSplit, Split
-from sarx.data.transforms import equal_size_batches, test_transform
+from sarx.data.transforms import resize_centre_crop, resized_for_test
+from sarx.training.equal_sizes import equal_size_batches
 
 BATCH = 100
 """Images in memory that are evaluated at a time."""
@@ -39,13 +40,16 @@ class TestImages(Dataset[Batch]):
     def __init__(self, split: FileSplit) -> None:
         """Keep the split; nothing is read."""
         self.split = split
-        self.change = test_transform(split.options)
 
     def __getitem__(self, index: int) -> Batch:
         """Read one sample."""
-        image = self.change(torch.from_numpy(self.split.image(index)))
-        label = torch.as_tensor(self.split.label(index))
-        return Batch(torch.tensor([index]), image[None], label[None])
+        raw, label = self.split.pair(index)
+        options, image = self.split.options, torch.from_numpy(raw)
+        if self.split.read_label is None:
+            image = resize_centre_crop(image, options.resize, options.crop)
+        else:
+            image = resized_for_test(image, options)
+        return Batch(torch.tensor([index]), image[None], torch.as_tensor(label)[None])
 
 
 def batches(
@@ -70,7 +74,9 @@ def batches(
 
 
 def _from_files(split: FileSplit, share: tuple[int, int], wanted: Sequence[int]) -> Iterator[Batch]:
-    groups = equal_size_batches([split.size(index) for index in wanted], PIXELS)
+    same = split.read_label is None  # classification brings every image to one size
+    sizes = [(split.options.crop,) * 2 if same else split.size(index) for index in wanted]
+    groups = equal_size_batches(sizes, PIXELS)
     parts = [[int(wanted[place]) for place in group] for group in groups]
     workers = split.options.workers
     loader: DataLoader[Batch] = DataLoader(

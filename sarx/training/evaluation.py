@@ -14,7 +14,7 @@ from sarx.losses import adjust
 from sarx.models.output import ModelOutput
 from sarx.training.batches import Batch, batches
 from sarx.training.distributed import global_sum, rank, world_size
-from sarx.training.inference import predict_scores
+from sarx.training.inference import predict_logits
 from sarx.training.metrics import SCORES, confusion_matrix
 
 if TYPE_CHECKING:
@@ -110,15 +110,16 @@ def predictor(
 
     def windows_or_scales(images: Tensor, labels: Tensor) -> tuple[None, Tensor]:
         assert options is not None
-        found = predict_scores(
+        found = predict_logits(
             lambda part: adjust(model(part).logits, adjustment),
             normalised(model, images, data, device),
-            mode=mode,
+            mode,
             window=options.window,
             stride=options.stride,
             multiple=multiple_of(model),
+            size=(labels.shape[1], labels.shape[2]),
         )
-        return None, resize_logits(found, labels).argmax(dim=1)
+        return None, found.argmax(dim=1)
 
     return whole if mode == "whole" else windows_or_scales
 

@@ -11,9 +11,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from sarx.config.schema import TrainConfig
 from sarx.data import DataSet, FileSplit
-from sarx.data.decoded import image_of
-from sarx.data.transforms import train_transform
-from sarx.study.seeds import derive
+from sarx.data.decoded import pair_of
+from sarx.data.transforms import augmentation_seed, random_resized_crop, train_transform
 from sarx.training.distributed import rank, world_size
 from sarx.training.evaluation import normalise
 from sarx.training.samples import Part, cut
@@ -32,14 +31,15 @@ class Changed(Dataset[tuple[Tensor, Tensor]]):
     def __init__(self, split: FileSplit, data: DataSet, seed: int) -> None:
         """Keep the split; nothing is read."""
         self.split, self.data, self.seed = split, data, seed
-        self.change = train_transform(split.options, data.ignore_index)
 
     def __getitem__(self, key: Key) -> tuple[Tensor, Tensor]:
         """Read and change one sample."""
         step, position, index = key
-        image = torch.from_numpy(image_of(self.split, self.data.fingerprint, index))
-        label = torch.as_tensor(self.split.label(index))
-        return self.change(image, label, derive(self.seed, "augmentation", step, position))
+        options, seed = self.split.options, augmentation_seed(self.seed, step, position)
+        image, label = pair_of(self.split, self.data.fingerprint, index)
+        if isinstance(label, int):
+            return random_resized_crop(torch.from_numpy(image), seed, options.crop), torch.tensor(label)
+        return train_transform(options, self.data.ignore_index, self.data.mean)(image, label, seed)
 
 
 class Steps(Sampler[list[Key]]):
