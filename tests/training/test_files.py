@@ -1,0 +1,311 @@
+"""Training, evaluation and report on images in files: tiny trees in the layouts of the real data sets."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from sarx.config.compose import compose
+from sarx.config.errors import UserError
+from sarx.config.schema import TrainConfig
+from sarx.data import FileSplit, describe, load_split
+from sarx.data.cityscapes import LABEL_IDS
+from sarx.evaluate import main
+from sarx.study.provenance import write_config
+from sarx.training import report
+from sarx.training.batches import batches
+from sarx.training.evaluation import confusion
+from sarx.training.loop import train
+from sarx.training.report import train_and_report
+from sarx.training.step import build_module
+from tests.data.trees import make_ade20k, make_cityscapes, make_image_lists
+
+CITIES = {"aachen": 4, "bochum": 3, "zurich": 2, "ulm": 2}
+OPTIONS: dict[str, Any] = {
+    "model": "fcn_test_efficientnet",
+    "training.steps": 4,
+    "training.eval_every": 2,
+    "training.batch_size": 4,
+    "data.crop_height": 32,
+    "data.crop_width": 64,
+    "data.resize_height": 40,
+    "data.resize_width": 80,
+    "data.workers": 0,
+}
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def streets(tmp_path: Path) -> Callable[..., TrainConfig]:
+    """Make a tree of 40x80 streets and return a maker of options."""
+    root = make_cityscapes(tmp_path / "streets", train=CITIES, sizes=((40, 80),))
+
+    def make(**overrides: Any) -> TrainConfig:
+        pairs = {key.replace("__", "."): value for key, value in overrides.items()}
+        return compose({"data": "cityscapes", "data.root": str(root), **OPTIONS, **pairs})
+
+    return make
+
+
+@pytest.fixture
+def ragged(tmp_path: Path) -> TrainConfig:
+    """Return options of a tree whose images have four sizes."""
+    sizes = ((40, 56), (64, 40), (40, 56), (33, 47), (52, 52))
+    root = make_ade20k(tmp_path / "scenes", train=12, val=9, sizes=sizes)
+    small = {"data.crop_height": 32, "data.crop_width": 32, "data.resize_height": 32, "data.resize_width": 90}
+    return compose({"data": "ade20k", "data.root": str(root), **OPTIONS, **small})
+
+
+def numbers(results: Any) -> list[dict[str, float]]:
+    return [
+        {key: value for key, value in result.metrics.items() if not key.startswith("time/")}
+        for result in results
+    ]
+
+
+def model_of(config: TrainConfig) -> torch.nn.Module:
+    data = describe(config.data, 0)
+    return build_module(config, data, torch.ones(data.num_classes)).model.eval()
+
+
+def test_workers_change_nothing(streets: Callable[..., TrainConfig]) -> None:
+    assert repr(numbers(train(streets()))) == repr(numbers(train(streets(data__workers=2))))
+
+
+def test_a_cache_of_decoded_images_changes_nothing(
+    streets: Callable[..., TrainConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SARX_CACHE", str(tmp_path / "cache"))
+    plain = repr(numbers(train(streets())))
+    assert repr(numbers(train(streets(data__cache=True)))) == plain
+    entries = list((tmp_path / "cache" / "images").rglob("*.npy"))
+    assert entries
+    entries[0].write_bytes(entries[0].read_bytes()[:40])  # torn by a power loss
+    assert repr(numbers(train(streets(data__cache=True)))) == plain
+
+
+def test_a_resumed_training_sees_the_same_samples(
+    streets: Callable[..., TrainConfig], tmp_path: Path
+) -> None:
+    whole = numbers(train(streets()))
+    first = train(streets(), folder=tmp_path / "one")
+    next(first)
+    first.close()
+    rest = numbers(train(streets(), folder=tmp_path / "two", resume=[tmp_path / "one"]))
+    assert repr(rest) == repr(whole[1:])
+
+
+def test_accumulation_gives_the_same_loss(streets: Callable[..., TrainConfig]) -> None:
+    exact = {"training__precision": "float64", "regularizer": "none", "training__steps": 2}
+    one = numbers(train(streets(**exact)))[0]["train/loss"]
+    assert math.isfinite(one)
+    two = streets(**exact, training__accumulation=2)
+    assert numbers(train(two))[0]["train/loss"] != one  # batch statistics of halves
+
+
+def test_search_never_sees_the_held_out_images_and_confirm_trains_on_all(
+    streets: Callable[..., TrainConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import sarx.training.loop as loop
+
+    asked: list[tuple[str, frozenset[str]]] = []
+    original = loop.load_split
+
+    def recorded(config: Any, seed: int, split: str) -> Any:
+        found = original(config, seed, split)
+        asked.append((split, frozenset(found.images)))
+        return found
+
+    monkeypatch.setattr(loop, "load_split", recorded)
+    searched = numbers(train(streets()))
+    search = dict(asked)
+    assert search.keys() == {"train", "val"}
+    assert not search["train"] & search["val"]
+    assert "val/miou" in searched[-1]
+    asked.clear()
+    confirmed = numbers(train(streets(role="confirm")))
+    confirm = dict(asked)
+    assert confirm.keys() == {"all"}
+    assert confirm["all"] == search["train"] | search["val"]
+    assert not [key for key in confirmed[-1] if key.startswith("val/")]
+    asked.clear()
+    list(train(streets(data__selection="report")))
+    assert dict(asked).keys() == {"all", "test"}
+
+
+def test_ragged_images_count_as_one_at_a_time(ragged: TrainConfig) -> None:
+    model, data = model_of(ragged), describe(ragged.data, 0)
+    split = load_split(ragged.data, 0, "test")
+    assert isinstance(split, FileSplit)
+    sizes = [tuple(batch.images.shape) for batch in batches(split)]
+    assert max(size[0] for size in sizes) > 1
+    assert len({size[2:] for size in sizes}) == 4
+    whole = confusion(model, split, data, CPU)
+    single = sum(confusion(model, split.subset([i]), data, CPU) for i in range(len(split)))
+    assert torch.equal(whole, torch.as_tensor(single))
+    halves = [confusion(model, split, data, CPU, share=(rank, 2)) for rank in (0, 1)]
+    assert torch.equal(whole, halves[0] + halves[1])
+    valid = sum(int((np.asarray(split.label(i)) != 255).sum()) for i in range(len(split)))
+    assert int(whole.sum()) == valid
+
+
+@pytest.mark.parametrize("mode", ["slide", "multi_scale", "multi_scale_slide"])
+def test_the_report_of_windows_and_scales_has_the_features_of_whole_images(
+    streets: Callable[..., TrainConfig], mode: str, tmp_path: Path
+) -> None:
+    common = {"role": "confirm", "training__steps": 2}
+    whole = list(train_and_report(streets(**common), folder=tmp_path / "whole"))[-1].metrics
+    other = streets(**common, data__evaluation=mode, data__window=32, data__stride=20)
+    found = list(train_and_report(other, folder=tmp_path / mode))[-1].metrics
+    assert found.keys() == whole.keys()
+    assert found["probe/miou"] == whole["probe/miou"]
+    assert found["geometry/features/nc1"] == whole["geometry/features/nc1"]
+    assert found["test/pixel_accuracy"] != whole["test/pixel_accuracy"]
+
+
+def test_kept_features_are_those_of_their_pixels(
+    ragged: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report, "SAMPLED", 600)
+    config = dataclasses.replace(ragged, role="confirm")
+    config.training.steps = 2
+    (result,) = train_and_report(config, folder=tmp_path)
+    stored = np.load(tmp_path / "geometry.npz")
+    split, data = load_split(config.data, 0, "test"), describe(config.data, 0)
+    rows: dict[int, Tensor] = {}
+    starts, total = {}, 0
+    model = result.module.model.eval()
+    mean, std = (torch.tensor(part).view(3, 1, 1) for part in (data.mean, data.std))
+    maps = {}
+    for batch in batches(split):
+        for index, image in zip(batch.indices.tolist(), batch.images, strict=True):
+            pixels = (image / 255 - mean) / std
+            right, bottom = -pixels.shape[2] % model.multiple, -pixels.shape[1] % model.multiple
+            padded = torch.nn.functional.pad(pixels, (0, right, 0, bottom))
+            with torch.inference_mode():
+                maps[index] = model(padded[None]).features[0]
+    for index in range(len(split)):
+        starts[index] = total
+        total += maps[index][0].numel()
+        rows[index] = maps[index].flatten(1).T
+    everything = torch.cat([rows[index] for index in range(len(split))])
+    np.testing.assert_allclose(stored["features"], everything[stored["pixels"]], rtol=2e-4, atol=2e-4)
+    assert len(stored["pixels"]) > 100
+
+
+def test_a_crop_that_the_backbone_cannot_take_is_refused(streets: Callable[..., TrainConfig]) -> None:
+    with pytest.raises(UserError, match=r"data\.crop_height: .* multiples of"):
+        list(train(streets(model="fcn_hrnet_w18_small", data__crop_height=40)))
+
+
+@pytest.fixture
+def trained(streets: Callable[..., TrainConfig], tmp_path: Path) -> tuple[Path, dict[str, float]]:
+    """Return the final weights of a confirm trial, where a study would keep them, and its metrics."""
+    config = streets(role="confirm", training__steps=2)
+    trial = tmp_path / "study" / "trials" / "0123456789abcdef"
+    (result,) = train_and_report(config, folder=trial / "attempt-1")
+    write_config(trial, dataclasses.asdict(config), trial.name, 0)
+    return trial / "attempt-1" / "weights-00001.pt", result.metrics
+
+
+def test_evaluate_gives_the_scores_of_the_report_and_label_images(
+    trained: tuple[Path, dict[str, float]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, metrics = trained
+    assert main([str(path), "--labels"]) == 0
+    printed = capsys.readouterr().out
+    assert "choose nothing by it" in printed
+    folder = path.parent.parent / "evaluation" / "test-whole"
+    found = json.loads((folder / "metrics.json").read_text())["metrics"]
+    assert found == {key: value for key, value in metrics.items() if key in found}
+    assert "test/miou" in found
+    images = sorted((folder / "labels").rglob("*.png"))
+    assert [image.name for image in images] == [
+        "frankfurt_000000_000019_leftImg8bit.png",
+        "frankfurt_000001_000019_leftImg8bit.png",
+        "munster_000000_000019_leftImg8bit.png",
+    ]
+    values = np.asarray(Image.open(images[0]))
+    assert values.dtype == np.uint8
+    assert values.shape == (40, 80)
+    assert set(np.unique(values)) <= set(LABEL_IDS)
+    with (folder / "per_image.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    road = [row for row in rows if row["class"] == "road"]
+    shared, predicted, true = (
+        sum(int(row[key]) for row in road) for key in ("intersection", "predicted", "true")
+    )
+    assert shared / max(1, predicted + true - shared) == pytest.approx(found["test/iou/road"])
+
+
+def test_evaluate_by_windows_says_so_in_its_folder(trained: tuple[Path, dict[str, float]]) -> None:
+    path, _ = trained
+    assert main([str(path), "evaluation=slide", "data.window=32", "data.stride=20", "--split", "val"]) == 0
+    assert (path.parent.parent / "evaluation" / "val-slide" / "metrics.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["optim.lr=1"], "optim.lr: a trained model has it already"),
+        (["evaluation=sideways"], "'sideways' is not one of"),
+        (["data.root=/nowhere"], "there is no folder /nowhere"),
+        (["training.device=cuda"], "no GPU is visible"),
+    ],
+)
+def test_evaluate_refuses_what_does_not_fit(
+    trained: tuple[Path, dict[str, float]],
+    arguments: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main([str(trained[0]), *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_evaluate_refuses_a_damaged_and_a_missing_checkpoint(
+    trained: tuple[Path, dict[str, float]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, _ = trained
+    assert main([str(path.with_name("weights-00009.pt"))]) == 2
+    assert "there is no such file" in capsys.readouterr().err
+    path.write_bytes(path.read_bytes()[:-9])
+    assert main([str(path)]) == 2
+    assert "is damaged" in capsys.readouterr().err
+
+
+def test_classification_in_files_trains_and_is_scored(tmp_path: Path) -> None:
+    lists = {
+        f"ImageNet_LT_{name}.txt": counts
+        for name, counts in (("train", (4, 3)), ("val", (1, 1)), ("test", (2, 1)))
+    }
+    root = make_image_lists(tmp_path / "images", lists)
+    config = compose(
+        {
+            "data": "imagenet_lt",
+            "data.root": str(root),
+            "data.crop": 32,
+            "data.resize": 40,
+            "data.workers": 0,
+            "model": "pool_test_efficientnet",
+            "regularizer": "none",
+            "training.steps": 2,
+            "training.eval_every": 2,
+            "training.batch_size": 4,
+            "role": "confirm",
+        }
+    )
+    (result,) = train_and_report(config)
+    assert math.isfinite(result.metrics["train/loss"])
+    assert {"val/mean_accuracy", "test/mean_accuracy"} <= result.metrics.keys()
