@@ -90,8 +90,16 @@ def fingerprint(config: LongTailConfig) -> str:
 
 
 def load_split(config: LongTailConfig, seed: int, split: str) -> Split:
-    """Return one split and touch no other."""
-    return load_cached(SHA256, make_arrays, config, seed, split)
+    """Return one split and touch no other: train, val, test, or unlabelled, the rest of the training scenes.
+
+    Scenes are independent draws, so the first of them, which have labels, are a fair sample.
+    """
+    if split not in ("train", "unlabelled"):
+        return load_cached(SHA256, make_arrays, config, seed, split)
+    whole = load_cached(SHA256, make_arrays, config, seed, "train")
+    labelled = max(1, round(config.labelled_share * len(whole)))
+    part = slice(labelled) if split == "train" else slice(labelled, None)
+    return Split(whole.images[part], whole.labels[part])
 
 
 def make_arrays(config: LongTailConfig, seed: int, split: str) -> dict[str, Array]:

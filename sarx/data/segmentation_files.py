@@ -25,6 +25,8 @@ from sarx.data.holding_out import held_out, rule_digest
 from sarx.data.image_files import read_image, read_mask
 from sarx.data.layout import Layout, Pair, find_root
 from sarx.data.mask_counts import count_masks
+from sarx.data.unlabelled import NAME as UNLABELLED
+from sarx.data.unlabelled import folder_digest, unlabelled_split
 
 SPLITS = ("train", "all", "val", "test")
 
@@ -116,7 +118,8 @@ class SegmentationFiles:
 
     def fingerprint(self, config: Any) -> str:
         """Identify the content by paths and sizes of all files; listed once per process and root."""
-        return f"{self.shape(config)}:{self.index(config).digest}"
+        extra = folder_digest(config)
+        return f"{self.shape(config)}:{self.index(config).digest}" + (f":{extra}" if extra else "")
 
     def load_split(self, config: Any, seed: int, split: str) -> FileSplit:
         """Return one split; no image is read.
@@ -124,6 +127,8 @@ class SegmentationFiles:
         Raises:
             UserError: If the split has no image.
         """
+        if split == UNLABELLED:
+            return unlabelled_split(config)
         index = self.index(config)
         pairs = index.listing.test
         if split != "test":

@@ -103,7 +103,7 @@ def train(
                 return
     finally:
         if trainer is not None:
-            trainer.samples.close()
+            trainer.close()
         writer.close()
         forget_compiled(config)
 

@@ -140,7 +140,7 @@ def two_steps(config: TrainConfig) -> None:
             if not math.isfinite(loss):
                 raise UserError(f"the loss of step {step + 1} is {loss}; lower optim.lr")
     finally:
-        trainer.samples.close()
+        trainer.close()
     selection = load_split(config.data, config.seed, split_names(config.data)[0])
     part = selection.first(IMAGES)
     evaluate(trainer.module.model, part, data, device, "val", trainer.module.prediction_adjustment)

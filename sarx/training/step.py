@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from sarx.regularizers.functional import downsample_labels
 from sarx.study.seeds import derive
 from sarx.training.evaluation import resize_logits
 from sarx.training.seeding import stream
+from sarx.training.unlabelled import teacher_of
 
 COMPILER = "inductor"
 
@@ -42,15 +43,39 @@ class Share(NamedTuple):
     first: bool
 
 
-class TrainingModule(nn.Module):
-    """Model, regularizer and task loss; forward returns the total loss and what to log."""
+class Unlabelled(NamedTuple):
+    """Images that the teacher has labelled.
 
-    def __init__(self, model: nn.Module, regularizer: nn.Module, task_loss: nn.Module) -> None:
-        """Hold the three parts."""
+    Attributes:
+        images: (b, C, H, W), as the student sees them.
+        labels: (b, H, W) or (b,), ignored where the teacher is not sure.
+        weight: Of the task loss on them.
+    """
+
+    images: Tensor
+    labels: Tensor
+    weight: float
+
+
+class TrainingModule(nn.Module):
+    """Model, regularizer and task loss; forward returns the total loss and what to log.
+
+    ``teacher`` is a running mean of the model that labels images without labels, or None.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        regularizer: nn.Module,
+        task_loss: nn.Module,
+        teacher: nn.Module | None = None,
+    ) -> None:
+        """Hold the parts."""
         super().__init__()
         self.model = model
         self.regularizer = regularizer
         self.task_loss = task_loss
+        self.teacher = teacher
 
     @property
     def prediction_adjustment(self) -> Tensor | None:
@@ -58,8 +83,19 @@ class TrainingModule(nn.Module):
         wanted: Tensor | None = getattr(self.task_loss, "prediction_adjustment", None)
         return wanted
 
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode of everything but the teacher, which always evaluates."""
+        super().train(mode)
+        if self.teacher is not None:
+            self.teacher.eval()
+        return self
+
     def forward(
-        self, images: Tensor, labels: Tensor, share: Share | None = None
+        self,
+        images: Tensor,
+        labels: Tensor,
+        share: Share | None = None,
+        unlabelled: Unlabelled | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the scalar to minimise and detached metrics with the same keys on every step.
 
@@ -70,7 +106,10 @@ class TrainingModule(nn.Module):
             labels: (b, H, W) or (b,).
             share: For a micro-batch: loss and metrics are its part of a sum over micro-batches. None: the
                 whole step.
+            unlabelled: What is learnt from beside the labelled images; not with ``share``.
         """
+        if unlabelled is not None:
+            return self._with_unlabelled(images, labels, unlabelled)
         output = self.model(images)
         logits = output.logits.to(torch.promote_types(output.logits.dtype, torch.float32))
         logits = resize_logits(logits, labels)
@@ -89,6 +128,26 @@ class TrainingModule(nn.Module):
             }
         total = task + extra
         return total, {"train/loss": total.detach(), "train/task_loss": task.detach(), **values}
+
+    def _with_unlabelled(
+        self, images: Tensor, labels: Tensor, unlabelled: Unlabelled
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return loss and metrics of both kinds of images; the regularizer sees them as one batch."""
+        count = len(images)
+        output = self.model(torch.cat([images, unlabelled.images]))
+        targets = torch.cat([labels, unlabelled.labels])
+        logits = output.logits.to(torch.promote_types(output.logits.dtype, torch.float32))
+        logits = resize_logits(logits, targets)
+        task = self.task_loss(logits[:count], labels)
+        pseudo = self.task_loss(logits[count:], unlabelled.labels)
+        regularized = self.regularizer(output.features, targets, self.model.classifier)
+        total = task + unlabelled.weight * pseudo + regularized.loss
+        return total, {
+            "train/loss": total.detach(),
+            "train/task_loss": task.detach(),
+            "train/pseudo_loss": pseudo.detach(),
+            **regularized.metrics,
+        }
 
     def _task_part(self, logits: Tensor, labels: Tensor, share: Share) -> Tensor:
         """Return the task loss of a micro-batch; one that does not know its divisor goes by samples."""
@@ -147,5 +206,6 @@ def build_module(config: TrainConfig, data: DataSet, class_counts: Tensor) -> Tr
     if options.compile:
         model.compile(backend=COMPILER)
     task_loss = build_loss(config.loss, class_counts=class_counts, ignore_index=data.ignore_index)
-    module = TrainingModule(model, regularizer, task_loss)
+    teacher = teacher_of(model) if options.unlabelled_weight else None
+    module = TrainingModule(model, regularizer, task_loss, teacher)
     return module.double() if options.precision == "float64" else module

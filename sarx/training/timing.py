@@ -40,7 +40,7 @@ def timing(config: TrainConfig) -> list[float]:
         float(take_step(trainer, min(step, config.training.steps - 1))["train/loss"])
         durations.append(time.perf_counter() - before)
     before = time.perf_counter()
-    trainer.samples.close()
+    trainer.close()
     part = selection.first(BATCH)
     evaluate(trainer.module.model, part, data, device, "val")
     evaluation = (time.perf_counter() - before) * len(selection) / len(part)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -15,14 +16,19 @@ from torch.nn.parallel import DistributedDataParallel
 
 from sarx.config.errors import UserError
 from sarx.config.schema import TrainConfig
-from sarx.data import DataSet, FileSplit, Split, training_counts
+from sarx.data import DataSet, FileSplit, Split, load_split, training_counts
+from sarx.study.seeds import derive
 from sarx.training.distributed import largest, rank, summed, together, world_size, wrap
-from sarx.training.evaluation import feature_size, multiple_of
+from sarx.training.evaluation import feature_size, multiple_of, resize_logits
 from sarx.training.file_samples import FileSamples
 from sarx.training.optim import build_optimizer, learning_rate
 from sarx.training.samples import PRECISIONS, Part, Samples, TrainingSamples
 from sarx.training.seeding import stream
-from sarx.training.step import STATES, Share, TrainingModule, build_module
+from sarx.training.step import STATES, Share, TrainingModule, Unlabelled, build_module
+from sarx.training.unlabelled import distort, follow, paste, pseudo_labels
+
+UNLABELLED = "unlabelled"
+"""A split, and the streams of random numbers of its samples."""
 
 
 @dataclass
@@ -38,6 +44,7 @@ class Trainer:
         samples: The training samples.
         data: Description of the data set.
         device: Where to train.
+        unlabelled: Training samples without labels, or None.
         size: (h, w) of the features, or () in classification; looked at under accumulation alone.
     """
 
@@ -49,11 +56,18 @@ class Trainer:
     data: DataSet
     device: torch.device
     size: tuple[int, ...]
+    unlabelled: TrainingSamples | None = None
     wrapped: nn.Module = field(init=False)
 
     def __post_init__(self) -> None:
         """Start without a wrapper."""
         self.wrapped = self.module
+
+    def close(self) -> None:
+        """End what reads samples ahead."""
+        self.samples.close()
+        if self.unlabelled is not None:
+            self.unlabelled.close()
 
 
 def build_trainer(
@@ -70,8 +84,7 @@ def build_trainer(
     Raises:
         UserError: For a batch that is too small for the micro-batches and ranks, or parts that do not fit.
     """
-    files = isinstance(split, FileSplit)
-    samples = FileSamples(split, data, config, device) if files else Samples(split, data, config, device)
+    samples = training_samples(split, data, config, device)
     module = build_module(config, data, torch.from_numpy(training_counts(config, split))).to(device)
     multiple = multiple_of(module.model)
     if any(side % multiple for side in data.image_size):
@@ -84,7 +97,33 @@ def build_trainer(
     optimizer = build_optimizer(module.parameters(), config.optim)
     scaler = torch.amp.GradScaler(device.type, enabled=config.training.precision == "float16")
     size = feature_size(module.model, data) if config.training.accumulation > 1 else ()
-    return Trainer(config, module.train(), optimizer, scaler, samples, data, device, size)
+    unlabelled = unlabelled_samples(config, data, device) if config.training.unlabelled_weight else None
+    return Trainer(config, module.train(), optimizer, scaler, samples, data, device, size, unlabelled)
+
+
+def training_samples(
+    split: Split | FileSplit, data: DataSet, config: TrainConfig, device: torch.device
+) -> TrainingSamples:
+    """Return the samples of a split, in memory or read ahead from files."""
+    if isinstance(split, FileSplit):
+        return FileSamples(split, data, config, device)
+    return Samples(split, data, config, device)
+
+
+def unlabelled_samples(config: TrainConfig, data: DataSet, device: torch.device) -> TrainingSamples:
+    """Return the training samples without labels, in an order of their own.
+
+    Raises:
+        UserError: If there are none.
+    """
+    split = load_split(config.data, config.seed, UNLABELLED)
+    if not len(split):
+        raise UserError(
+            "there is no image without labels; give data.labelled_share below 1, or data.unlabelled",
+            key="training.unlabelled_weight",
+        )
+    own = dataclasses.replace(config, seed=derive(config.seed, UNLABELLED))
+    return training_samples(split, data, own, device)
 
 
 def distribute(trainer: Trainer) -> None:
@@ -125,8 +164,9 @@ def take_step(trainer: Trainer, step: int) -> dict[str, Tensor]:
     for number, (part, share) in enumerate(zip(parts, micro_batches(trainer, parts), strict=True)):
         with held_back(trainer.wrapped, number < len(parts) - 1):
             images = part.images()
+            given = labelled_by_teacher(trainer, step)
             with dropout(trainer, step, number), autocast(trainer):
-                loss, metrics = trainer.wrapped(images, part.labels, *share)
+                loss, metrics = trainer.wrapped(images, part.labels, *share, **given)
             trainer.scaler.scale(loss).backward()
         for key, value in metrics.items():
             found[key] = found[key] + value if key in found and key not in STATES else value
@@ -135,7 +175,27 @@ def take_step(trainer: Trainer, step: int) -> dict[str, Tensor]:
         nn.utils.clip_grad_norm_(trainer.module.parameters(), config.training.grad_clip)
     trainer.scaler.step(trainer.optimizer)
     trainer.scaler.update()
+    if trainer.module.teacher is not None:
+        follow(trainer.module.teacher, trainer.module.model, config.training.teacher_decay, step)
     return {**found, "diverged": (~torch.isfinite(found["train/loss"])).float()}
+
+
+def labelled_by_teacher(trainer: Trainer, step: int) -> dict[str, Unlabelled]:
+    """Return this rank's unlabelled images of a step as the module wants them, if there are any.
+
+    The teacher sees them as they are; the student distorted and pasted into one another.
+    """
+    if trainer.unlabelled is None or trainer.module.teacher is None:
+        return {}
+    options, (part,) = trainer.config.training, trainer.unlabelled.parts(step)
+    images = part.images()
+    with torch.no_grad(), autocast(trainer):
+        logits = resize_logits(trainer.module.teacher(images).logits, part.labels)
+    ignore = trainer.data.ignore_index
+    labels = pseudo_labels(logits, part.labels, options.pseudo_confidence, ignore)
+    with stream(trainer.config.seed, UNLABELLED, step, rank()):
+        images, labels = paste(distort(images), labels)
+    return {"unlabelled": Unlabelled(images, labels, options.unlabelled_weight)}
 
 
 def micro_batches(trainer: Trainer, parts: list[Part]) -> list[tuple[Share, ...]]:

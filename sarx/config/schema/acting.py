@@ -21,6 +21,8 @@ def inert_options(config: TrainConfig, searched: frozenset[str] = frozenset()) -
         ("model.classifier", ("linear", "simplex_etf"), "model.prototypes_per_class"),
         ("loss.weighting", ("inverse",), "loss.beta"),
     )
+    if config.training.unlabelled_weight == 0 and "training.unlabelled_weight" not in searched:
+        keys |= {"training.teacher_decay", "training.pseudo_confidence"}
     for key, those, inert in rules:
         group, name = key.split(".")
         if key not in searched and values[group].get(name) in those:

@@ -10,7 +10,11 @@ from sarx.config.schema.options import check_fields, option
 
 @dataclass(kw_only=True, slots=True)
 class DigitScenesConfig:
-    """Embedded long-tailed scenes of handwritten digits (segmentation, 11 classes)."""
+    """Embedded long-tailed scenes of handwritten digits (segmentation, 11 classes).
+
+    Of the training scenes the first ``labelled_share`` have labels; the others are there for
+    ``training.unlabelled_weight``.
+    """
 
     task: ClassVar[str] = "segmentation"
     num_classes: ClassVar[int] = 11
@@ -19,6 +23,7 @@ class DigitScenesConfig:
     eval_imbalance: float = option(1.0, low=1.0, high=1000.0)
     num_train: int = option(2000, low=16, high=100_000)
     selection: str = option("val", choices=("val", "report"))
+    labelled_share: float = option(1.0, above=0.0, high=1.0)
 
     def __post_init__(self) -> None:
         """Check every field."""

@@ -27,7 +27,8 @@ class FilesConfig:
 
     ``selection: val`` keeps a fixed part of the training images for search and the choice of the winner;
     confirm trials train on all of them and are scored on the official validation images. ``report`` searches
-    on the latter and says so in the table.
+    on the latter and says so in the table. ``unlabelled`` is a folder of images without labels for
+    ``training.unlabelled_weight``.
     """
 
     held_out: ClassVar[bool] = True
@@ -45,6 +46,7 @@ class FilesConfig:
     evaluation: str = option("whole", choices=MODES)
     window: int = option(480, low=8, high=16_384)
     stride: int = option(320, low=1, high=16_384)
+    unlabelled: str = option("", identity=False)
     workers: int = option(2, low=0, high=256, identity=False)
     cache: bool = option(False, identity=False)
 

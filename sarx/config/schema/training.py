@@ -17,6 +17,10 @@ class TrainingConfig:
     gradient scaler; float64 is double throughout. ``grad_clip`` is the largest norm of the whole gradient, 0
     for any. ``sync_bn`` takes batch statistics over all ranks, on CUDA alone. ``async_checkpoint`` writes
     checkpoints to disk while training goes on.
+
+    With ``unlabelled_weight`` above 0 images without labels are learnt from as well, as many in a step as
+    labelled ones: a teacher, the running mean of the model with ``teacher_decay``, labels what it is sure of
+    by ``pseudo_confidence``; the loss on its labels counts so much, and the regularizer acts on both.
     """
 
     steps: int = option(600, low=1, high=10_000_000)
@@ -31,6 +35,9 @@ class TrainingConfig:
     grad_clip: float = option(0.0, low=0.0, high=1e9)
     sync_bn: bool = False
     async_checkpoint: bool = option(False, identity=False)
+    unlabelled_weight: float = option(0.0, low=0.0, high=100.0)
+    teacher_decay: float = option(0.99, low=0.0, below=1.0)
+    pseudo_confidence: float = option(0.9, low=0.0, high=1.0)
 
     def __post_init__(self) -> None:
         """Check every field, that epochs divide the length, and that every micro-batch gets a sample."""
@@ -41,6 +48,12 @@ class TrainingConfig:
                 key="training.steps",
             )
         self.check_shares(1)
+        if self.unlabelled_weight and self.accumulation > 1:
+            raise UserError(
+                f"{self.accumulation} micro-batches do not go with images without labels; set it to 1, or "
+                "training.unlabelled_weight to 0",
+                key="training.accumulation",
+            )
         if self.sync_bn and self.device == "cpu":
             raise UserError(
                 "synchronised batch normalisation runs on CUDA alone; set training.device=cuda or drop it",
