@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from sarx.data.class_list import shot_groups
 from sarx.data.dataset import Array, DataSet, LongTailConfig, Split
 from sarx.data.digits import INK, NUM_DIGITS, load_digits
 from sarx.data.embedded import content_fingerprint, load_cached, split_tail
 from sarx.data.glyphs import resize, resize_each
-from sarx.data.long_tail import class_ranks, draw_digits, rank_groups, stream
+from sarx.data.long_tail import class_ranks, draw_digits, instance_counts, rank_groups, stream
 
 SIZE = 32
 NUM_EVAL = 1000
@@ -28,7 +29,11 @@ STD = (0.14,)
 
 
 def describe(config: LongTailConfig, seed: int) -> DataSet:
-    """Describe the images; only ``groups`` depends on the seed."""
+    """Describe the images; only ``groups`` depends on the seed.
+
+    They are head, body and tail by rank, and many, medium and few by the number of training images.
+    """
+    ranks = class_ranks(seed)
     return DataSet(
         name=NAME,
         task="classification",
@@ -39,7 +44,7 @@ def describe(config: LongTailConfig, seed: int) -> DataSet:
         mean=MEAN,
         std=STD,
         score_classes=tuple(range(NUM_DIGITS)),
-        groups=rank_groups(class_ranks(seed)),
+        groups=rank_groups(ranks) | shot_groups(instance_counts(ranks, config.imbalance, config.num_train)),
         fingerprint=fingerprint(config),
     )
 

@@ -46,6 +46,16 @@ def rank_groups(ranks_C: npt.NDArray[np.int64], offset: int = 0) -> dict[str, tu
     return groups
 
 
+def instance_counts(
+    ranks_C: npt.NDArray[np.int64], imbalance: float, num_instances: int
+) -> npt.NDArray[np.int64]:
+    """Return how many instances of each class ``draw_digits`` draws, (C,)."""
+    level = (np.arange(num_instances) + 0.5) / num_instances
+    edges = np.cumsum(rank_frequencies(imbalance, len(ranks_C)))[:-1]
+    by_rank = np.bincount(np.searchsorted(edges, level, side="right"), minlength=len(ranks_C))
+    return np.asarray(by_rank[ranks_C], dtype=np.int64)
+
+
 def draw_digits(
     rng: np.random.Generator,
     digits: Digits,
