@@ -1,4 +1,4 @@
-"""Segmentation data sets in their own layouts: what is found, how labels are read, which images are held out."""
+"""Segmentation data sets in their own layouts: what is found, how labels are read, what is held out."""
 
 from __future__ import annotations
 
@@ -192,6 +192,7 @@ def test_label_maps_are_counted_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
     config = FolderConfig(root=str(trees.make_folder(tmp_path / "root")))
     first = describe(config, 0).groups
     monkeypatch.setattr(segmentation_files, "count_masks", None)
+    forget_indices()
     assert describe(config, 1).groups == first
     counts = DATASETS["folder"].image_counts(config)
     assert list(np.argsort(-counts, kind="stable")) == [c for group in first.values() for c in group]
@@ -231,7 +232,7 @@ def test_the_fingerprint_changes_with_files_and_with_what_shapes_labels(case: An
     before = fingerprint(config)
     moved = tmp_path / "elsewhere"
     shutil.copytree(config.root, moved)
-    same = type(config)(**{**{k: getattr(config, k) for k in ("variant", "background") if hasattr(config, k)}})
+    same = type(config)(**{k: getattr(config, k) for k in ("variant", "background") if hasattr(config, k)})
     same.root = str(moved)
     assert fingerprint(same) == before
     same.selection, same.crop_height, same.workers = "report", 64, 7
