@@ -212,8 +212,9 @@ def test_a_category_out_of_range_in_a_matlab_file(tmp_path: Path) -> None:
     refused(lambda: part.label(0), f"{path}: has no matrix called LabelMap")
     savemat(path, {"LabelMap": np.zeros((2, 2, 2))})
     refused(lambda: part.label(0), f"{path}: LabelMap is not a matrix of numbers")
-    path.write_bytes(b"MATLAB but no more")
-    refused(lambda: part.label(0), f"{path}: cannot be read")
+    for damaged in (b"", b"MATLAB but no more", b"MATLAB 5.0 MAT-file" + b" " * 105 + b"\0\1IM" + b"\x0f\0\0\0\xff"):
+        path.write_bytes(damaged)
+        refused(lambda: part.label(0), f"{path}: cannot be read")
 
 
 def test_unreadable_and_truncated_files(config: Any) -> None:
