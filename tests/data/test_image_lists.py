@@ -57,7 +57,8 @@ def test_without_a_list_selection_is_held_out_of_the_training_images(inaturalist
     parts = {split: load_split(inaturalist, 0, split) for split in ("train", "val", "all")}
     pairs = {split: list(zip(part.images, part.labels, strict=True)) for split, part in parts.items()}
     assert pairs["all"] == full
-    assert pairs["train"] and pairs["val"]
+    assert pairs["train"]
+    assert pairs["val"]
     assert sorted(pairs["train"] + pairs["val"]) == sorted(full)
     assert [pair for pair, apart in zip(full, held_out("stems", parts["all"].images), strict=True) if apart] == pairs["val"]
     own = INaturalistConfig(root=inaturalist.root, list_val="more.txt")

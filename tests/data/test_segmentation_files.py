@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import pickle
 import shutil
 from collections.abc import Callable
@@ -138,7 +137,8 @@ def test_held_out_images_are_apart_and_fixed(case: Any) -> None:
     config, _ = case
     parts = {split: load_split(config, seed, split) for seed, split in enumerate(("train", "val", "all"))}
     train, val, full = (set(part.images) for part in parts.values())
-    assert train and val
+    assert train
+    assert val
     assert train | val == full
     assert not train & val
     assert not full & set(load_split(config, 0, "test").images)
@@ -256,9 +256,17 @@ def test_background_and_variant_are_in_the_fingerprint(tmp_path: Path) -> None:
     assert len(both) == 2
 
 
+VOC_CATEGORIES = (2, 23, 25, 31, 34, 45, 59, 65, 72, 98, 397, 113, 207, 258, 284, 308, 347, 368, 416, 427)
+VOC_CLASSES = (
+    *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "table", "dog"),
+    *("horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
+)
+"""The 20 classes of PASCAL VOC among the 459 categories."""
+
+
 def test_the_published_files_of_pascal_context_give_the_converted_classes(tmp_path: Path) -> None:
     """Categories are read as the toolboxes convert them: 59 of 459, the others background."""
-    names = {2: "aeroplane", 9: "bag", 23: "bicycle", 284: "person", 415: "tree", 427: "wall", 458: "wood"}
+    names = dict(zip(VOC_CATEGORIES, VOC_CLASSES, strict=True))
     root = trees.make_pascal_context(tmp_path / "root", kind="mat")
     for background, rest in ((True, 0), (False, 255)):
         config = PascalContextConfig(root=str(root), background=background)
@@ -266,13 +274,12 @@ def test_the_published_files_of_pascal_context_give_the_converted_classes(tmp_pa
         met = set()
         for i in range(len(part)):
             labels, published = part.label(i), loadmat(part.root / part.labels[i])["LabelMap"]
-            met |= set(np.unique(published).tolist()) & set(names)
+            met |= set(np.unique(published).tolist()) & names.keys()
             for category, name in names.items():
                 assert {classes[c] for c in labels[published == category]} <= {name}
             for category in (1, 3, 8, 10, 459):
                 assert set(labels[published == category].tolist()) <= {rest}
-        assert met
-    assert sum(len(np.unique(load_split(config, 0, "all").label(i))) for i in range(3)) > 3
+        assert len(met) > 10
 
 
 def test_the_official_image_comes_from_a_list_and_nothing_else(tmp_path: Path) -> None:
@@ -323,4 +330,4 @@ def test_what_breaks_in_another_process_is_said(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(mask_counts.os, "sched_getaffinity", lambda pid: {0, 1})
     with pytest.raises(UserError, match=r"train_050\.png: cannot be read"):
         DATASETS["folder"].class_pixels(FolderConfig(root=str(root)))
-    assert os.listdir(tmp_path) == ["root"]
+    assert [path.name for path in tmp_path.iterdir()] == ["root"]
