@@ -57,7 +57,7 @@ def load_split(config: NamedConfig, seed: int, split: str) -> Split | FileSplit:
 
 
 def fingerprint(config: NamedConfig) -> str:
-    """Identify the content of the data set, from stated constants or from the names and sizes of its files."""
+    """Identify the content of the data set, from stated constants or from names and sizes of files."""
     return DATASETS[config.name].fingerprint(config)
 
 

@@ -53,7 +53,11 @@ def check(source: Any, config: Any, limit: int | None) -> Report:
     Raises:
         UserError: For options that are wrong, a missing root included, and data sets without files.
     """
-    checks = {SegmentationFiles: check_segmentation, CifarLT: check_cifar, ImageLists: check_lists}
+    checks: dict[type, Callable[..., None]] = {
+        SegmentationFiles: check_segmentation,
+        CifarLT: check_cifar,
+        ImageLists: check_lists,
+    }
     if type(source) not in checks:
         raise UserError(f"data={config.name} is not read from files; there is nothing to check", key="data")
     report = Report()
@@ -178,7 +182,7 @@ def _compare(report: Report, found: tuple[int, int], known: tuple[int, int] | No
     report.lines.append(f"found {found[0]} training and {found[1]} test images")
     if known is not None and found != known:
         report.problems.append(
-            f"found {found[0]} training and {found[1]} test images; the data set has {known[0]} and {known[1]}"
+            f"found {found[0]} training and {found[1]} test images, not {known[0]} and {known[1]}"
         )
 
 

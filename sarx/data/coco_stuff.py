@@ -89,8 +89,8 @@ SOURCE = SegmentationFiles(
         folders=("images", "annotations"),
         expected="images/{train,val}2017/*.jpg and annotations/{train,val}2017/*.png (published, or "
         "*_labelTrainIds.png); with data.variant=10k imageLists/{train,test}.txt, images/ and annotations/",
-        source="train2017.zip and val2017.zip of https://cocodataset.org and stuffthingmaps_trainval2017.zip of "
-        "https://github.com/nightrome/cocostuff (164k), or cocostuff-10k-v1.1.zip from there",
+        source="train2017.zip and val2017.zip of https://cocodataset.org and stuffthingmaps_trainval2017.zip "
+        "of https://github.com/nightrome/cocostuff (164k), or cocostuff-10k-v1.1.zip from there",
     ),
     find=find,
     classes=lambda config: read_classes("coco_stuff"),

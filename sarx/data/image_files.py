@@ -126,8 +126,12 @@ def _read_indices(path: Path) -> Bytes:
 
 def _read_matrix(path: Path, variable: str) -> Array:
     from scipy.io import loadmat
+    from scipy.io.matlab import MatReadError
 
-    content = loadmat(path, variable_names=[variable])
+    try:
+        content = loadmat(path, variable_names=[variable])
+    except MatReadError as error:
+        raise ValueError(str(error)) from None
     if variable not in content:
         raise UserError(f"has no matrix called {variable}", where=str(path))
     matrix = np.asarray(content[variable])

@@ -1,7 +1,8 @@
 """Classification data whose splits are list files of ``path label`` lines: ImageNet-LT and iNaturalist 2018.
 
 Splits: ``all`` = ``data.list_train``; ``val`` = ``data.list_val``, or without one the held-out part of
-``all`` (sarx/data/held_out/stems.json); ``train`` = ``all`` less what is held out; ``test`` = ``data.list_test``.
+``all`` (sarx/data/held_out/stems.json); ``train`` = ``all`` less what is held out; ``test`` =
+``data.list_test``.
 Images are opened when they are asked for; whether they are there, ``python -m sarx.data.verify`` checks.
 Legend: N = images, C = classes.
 """

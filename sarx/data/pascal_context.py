@@ -80,8 +80,8 @@ SOURCE = SegmentationFiles(
         expected="the folder VOCdevkit/VOC2010: JPEGImages/*.jpg with SegmentationClassContext/*.png and "
         "ImageSets/SegmentationContext/{train,val}.txt (as MMSegmentation converts them), or with "
         "trainval/*.mat and ImageSets/Main/{train,val}.txt (as published)",
-        source="unpack VOCtrainval_03-May-2010.tar of the PASCAL VOC 2010 site, and into VOC2010 trainval.tar.gz "
-        "of https://cs.stanford.edu/~roozbeh/pascal-context",
+        source="unpack VOCtrainval_03-May-2010.tar of the PASCAL VOC 2010 site, and into VOC2010 "
+        "trainval.tar.gz of https://cs.stanford.edu/~roozbeh/pascal-context",
     ),
     find=find,
     classes=classes,

@@ -179,8 +179,11 @@ class SegmentationFiles:
 
     def group_counts(self, config: Any) -> Counts:
         """Return the number of all training images with each class, (C,): published, or else counted."""
-        published = published_images(self.shape(config))
-        return self.image_counts(config) if published is None else published
+        key = self.counting_key(config)
+        if key not in _group_counts:
+            published = published_images(self.shape(config))
+            _group_counts[key] = self.image_counts(config) if published is None else published
+        return _group_counts[key]
 
     def index(self, config: Any) -> Index:
         """Return the files of the data set, listed once per process and root.
@@ -196,11 +199,13 @@ class SegmentationFiles:
 
 
 _indices: dict[tuple[str, str, str], Index] = {}
+_group_counts: dict[str, Counts] = {}
 
 
 def forget_indices() -> None:
     """List files anew when they are next asked for."""
     _indices.clear()
+    _group_counts.clear()
 
 
 def _make_index(source: SegmentationFiles, root: Path, config: Any) -> Index:

@@ -55,14 +55,25 @@ def run(options: argparse.Namespace) -> int:
     report = check(DATASETS[config.name], config, options.images)
     print_report(report)
     if options.write_groups is not None:
-        if report.image_counts is None:
-            raise UserError(
-                "not written: needs all label maps of a segmentation data set, read without a problem",
-                where="--write-groups",
-            )
-        text = groups_text(report.image_counts, f"counted in the training label maps of data={config.name}")
-        Path(options.write_groups).write_text(text, encoding="utf-8")
+        write_groups(report, Path(options.write_groups), config.name)
     return 1 if report.problems else 0
+
+
+def write_groups(report: Report, path: Path, name: str) -> None:
+    """Write the number of training images with each class, as a file of sarx/data/groups.
+
+    Raises:
+        UserError: If the label maps were not all read, for another reason than the problems that were found.
+    """
+    if report.image_counts is not None:
+        text = groups_text(report.image_counts, f"counted in the training label maps of data={name}")
+        path.write_text(text, encoding="utf-8")
+    elif report.problems:
+        print(f"{path} is not written: that needs label maps without a problem", file=sys.stderr)
+    else:
+        raise UserError(
+            "not written: that needs all label maps of a segmentation data set", where="--write-groups"
+        )
 
 
 def read_config(overrides: Sequence[str]) -> Any:

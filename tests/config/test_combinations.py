@@ -26,7 +26,8 @@ def test_the_declared_number_of_classes_is_that_of_the_data(config: Any) -> None
 
 
 def test_every_data_set_declares_its_classes() -> None:
-    assert all(isinstance(owner.num_classes, int) for owner in GROUPS["data"].values())
+    for owner in GROUPS["data"].values():
+        assert isinstance(owner.num_classes, (int, property))
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from sarx.config.errors import UserError
 from sarx.config.schema import GROUPS, as_dict, build
 
 FILES = [(group, name) for group in GROUPS for name in group_names(group)]
+VARIANTS = {"pascal_context": ("pascal_context_60",), "coco_stuff": ("coco_stuff_10k",)}
 
 
 def test_defaults():
@@ -33,18 +34,21 @@ def test_order_does_not_matter():
 
 
 @pytest.mark.parametrize(("group", "name"), FILES)
-def test_every_file_composes(group, name):
+def test_every_file_composes(group, name, tmp_path):
     pairs = {group: name}
     if name.startswith("pool_"):
         pairs["data"] = "digits_lt"
-    if name == "digits_lt":
+    if name == "folder":
+        (tmp_path / "classes.txt").write_text("road\ntree\n")
+        pairs["data.root"] = str(tmp_path)
+    if group == "data" and getattr(GROUPS["data"].get(name), "task", "") == "classification":
         pairs["model"] = "pool_test_efficientnet"
     if name == "protoseg":
         pairs["model.classifier"] = "prototypes"
     config = compose(pairs)
     assert build(as_dict(config)) == config
     part = getattr(config, group)
-    assert getattr(part, "name", name) == name
+    assert name in (getattr(part, "name", name), *VARIANTS.get(getattr(part, "name", ""), ()))
 
 
 def test_files_belong_to_groups_and_every_registered_part_composes():

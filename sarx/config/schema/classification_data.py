@@ -12,8 +12,8 @@ from sarx.config.schema.options import check_fields, option
 class Cifar10LTConfig:
     """CIFAR-10 with an exponential tail. ``root`` holds cifar-10-python.tar.gz or cifar-10-batches-py/.
 
-    Class c keeps ``5000 imbalance^(-c/9)`` training images (Cao et al., NeurIPS 2019). ``selection: val`` keeps
-    a tenth of the images of every class, balanced, for search and the choice of the winner.
+    Class c keeps ``5000 imbalance^(-c/9)`` training images (Cao et al., NeurIPS 2019). ``selection: val``
+    keeps a tenth of the images of every class, balanced, for search and the choice of the winner.
     """
 
     task: ClassVar[str] = "classification"
