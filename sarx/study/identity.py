@@ -22,10 +22,10 @@ from sarx.config.schema import TrainConfig
 PACKAGE = Path(__file__).resolve().parents[1]
 TRAINING_CODE = tuple(f"{part}/*.py" for part in ("training", "models", "regularizers", "losses", "data"))
 TRAINING_CODE += ("study/seeds.py",)
-ARITHMETIC = ("torch", "timm", "numpy")
+ARITHMETIC = ("torch", "timm", "segmentation_models_pytorch", "numpy")
 """Packages whose major.minor the numbers of a trial depend on."""
 WITHOUT_EFFECT = frozenset(f"training/{name}.py" for name in ("timing", "smoke", "single", "preview"))
-WITHOUT_EFFECT |= {"models/backbone_names.py"}
+WITHOUT_EFFECT |= {"models/backbone_names.py", "models/table.py"}
 """Files there that change no number of a trial."""
 
 

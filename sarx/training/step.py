@@ -45,12 +45,19 @@ class Share(NamedTuple):
 class TrainingModule(nn.Module):
     """Model, regularizer and task loss; forward returns the total loss and what to log."""
 
-    def __init__(self, model: nn.Module, regularizer: nn.Module, task_loss: nn.Module) -> None:
-        """Hold the three parts."""
+    def __init__(
+        self,
+        model: nn.Module,
+        regularizer: nn.Module,
+        task_loss: nn.Module,
+        auxiliary_weight: float = 0.0,
+    ) -> None:
+        """Hold the three parts, and the weight of the task loss on a model's auxiliary logits."""
         super().__init__()
         self.model = model
         self.regularizer = regularizer
         self.task_loss = task_loss
+        self.auxiliary_weight = auxiliary_weight
 
     @property
     def prediction_adjustment(self) -> Tensor | None:
@@ -72,15 +79,12 @@ class TrainingModule(nn.Module):
                 whole step.
         """
         output = self.model(images)
-        logits = output.logits.to(torch.promote_types(output.logits.dtype, torch.float32))
-        logits = resize_logits(logits, labels)
         classifier = self.model.classifier
+        task = self._task(output.logits, labels, share)
         if share is None:
-            task = self.task_loss(logits, labels)
             regularized = self.regularizer(output.features, labels, classifier)
             extra, values = regularized.loss, regularized.metrics
         else:
-            task = self._task_part(logits, labels, share)
             regularized = self.regularizer(output.features, labels, classifier, advance=share.first)
             extra = regularized.loss * share.pixels.to(regularized.loss.dtype)
             values = {
@@ -88,10 +92,21 @@ class TrainingModule(nn.Module):
                 for key, value in regularized.metrics.items()
             }
         total = task + extra
+        if output.auxiliary is not None:
+            auxiliary = self._task(output.auxiliary, labels, share)
+            total = total + self.auxiliary_weight * auxiliary
+            values = {"train/auxiliary_loss": auxiliary.detach(), **values}
         return total, {"train/loss": total.detach(), "train/task_loss": task.detach(), **values}
 
-    def _task_part(self, logits: Tensor, labels: Tensor, share: Share) -> Tensor:
-        """Return the task loss of a micro-batch; one that does not know its divisor goes by samples."""
+    def _task(self, logits: Tensor, labels: Tensor, share: Share | None) -> Tensor:
+        """Return the task loss of logits of any size, or its part of a micro-batch.
+
+        One that does not know its divisor goes by samples.
+        """
+        logits = resize_logits(logits.to(torch.promote_types(logits.dtype, torch.float32)), labels)
+        if share is None:
+            whole: Tensor = self.task_loss(logits, labels)
+            return whole
         if hasattr(self.task_loss, "normaliser"):
             part: Tensor = self.task_loss(logits, labels, share.whole)
             return part
@@ -147,5 +162,5 @@ def build_module(config: TrainConfig, data: DataSet, class_counts: Tensor) -> Tr
     if options.compile:
         model.compile(backend=COMPILER)
     task_loss = build_loss(config.loss, class_counts=class_counts, ignore_index=data.ignore_index)
-    module = TrainingModule(model, regularizer, task_loss)
+    module = TrainingModule(model, regularizer, task_loss, config.model.auxiliary_weight)
     return module.double() if options.precision == "float64" else module
