@@ -22,8 +22,9 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "vit_": {"dynamic_img_size": True},
     "deit": {"dynamic_img_size": True},
 }
-"""Prefix of timm's names -> options. HRNets return their raw branches (W48: 48 + 96 + 192 + 384 = 720 channels),
-not timm's widened ones; transformers take images of any size, Swins with shifted windows in every stage."""
+"""Prefix of timm's names -> options. HRNets return their raw branches (W48: 48 + 96 + 192 + 384 = 720
+channels), not timm's widened ones; transformers take images of any size, Swins with shifted windows in every
+stage."""
 
 FAILURES = (RuntimeError, AttributeError, NotImplementedError, AssertionError, TypeError)
 """What timm and torch raise where a network does not give what is asked of it."""
@@ -146,7 +147,7 @@ def _choose_branches(name: str, in_channels: int, output_stride: int | None, fin
 
 
 def _selection(reductions: list[int], final: bool) -> dict[str, Any]:
-    """Return the options that select maps of these strides: from 4 on, or of a network with one stride four."""
+    """Return the options that select maps: those from stride 4 on, or four of a network with one stride."""
     from timm.models import FeatureGetterNet
 
     depth = len(reductions)
@@ -158,7 +159,7 @@ def _selection(reductions: list[int], final: bool) -> dict[str, Any]:
 
 
 def _least_multiple(probe: Backbone, in_channels: int) -> int:
-    """Return the least of 1, 4 and the coarsest stride of which sides must be multiples for a forward to run."""
+    """Return of 1, 4 and the coarsest stride the least that sides must be multiples of to run at all."""
     for multiple in (1, FIRST_STRIDE):
         try:
             _shapes(probe, in_channels, PROBE_SIZE + multiple)

@@ -46,9 +46,10 @@ class CifarResNet(nn.Module):
         self.stem = nn.Sequential(
             nn.Conv2d(in_channels, WIDTHS[0], 3, 1, 1, bias=False), nn.BatchNorm2d(WIDTHS[0]), nn.ReLU()
         )
-        widths = [WIDTHS[0], *(width for width in WIDTHS for _ in range(blocks))]
+        wide = [width for width in WIDTHS for _ in range(blocks)]
+        narrow = [WIDTHS[0], *wide[:-1]]
         self.blocks = nn.Sequential(
-            *(BasicBlock(narrow, wide, wide // narrow) for narrow, wide in zip(widths, widths[1:], strict=False))
+            *(BasicBlock(before, after, after // before) for before, after in zip(narrow, wide, strict=True))
         )
         for module in self.modules():
             if isinstance(module, nn.Conv2d):

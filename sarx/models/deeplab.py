@@ -1,8 +1,8 @@
 """DeepLabV3 and DeepLabV3+ decoders: atrous spatial pyramid pooling on the last branch.
 
-Sources: Chen et al., "Rethinking atrous convolution for semantic image segmentation", 2017 (arXiv 1706.05587);
-Chen et al., "Encoder-decoder with atrous separable convolution for semantic image segmentation", ECCV 2018; in
-segmentation-models-pytorch, without the dropout inside the pooling: dropout comes before the classifier.
+Sources: Chen et al., "Rethinking atrous convolution for semantic image segmentation", 2017 (arXiv
+1706.05587); Chen et al., "Encoder-decoder with atrous separable convolution for semantic image segmentation",
+ECCV 2018; in segmentation-models-pytorch, without the dropout inside the pooling: dropout comes before the classifier.
 In training a BatchNorm over one pooled pixel per image needs two images or more.
 """
 
@@ -17,7 +17,7 @@ WIDTH = 256
 
 
 def atrous_rates(stride: int) -> tuple[int, int, int]:
-    """Return the dilations of the three 3x3 convolutions: 6, 12 and 18 at stride 16, twice that at stride 8."""
+    """Return the dilations of the 3x3 convolutions: 6, 12 and 18 at stride 16, twice that at stride 8."""
     return (12, 24, 36) if stride == 8 else (6, 12, 18)
 
 
@@ -37,7 +37,7 @@ def deeplabv3(backbone: Backbone, config: ModelConfig, num_classes: int) -> Segm
 
 
 def deeplabv3plus(backbone: Backbone, config: ModelConfig, num_classes: int) -> Segmenter:
-    """Create the model at stride 4; the last branch has stride 8 or 16; D is ``config.feature_dim`` or 256."""
+    """Create the model at stride 4, of a last branch at 8 or 16; D is ``config.feature_dim`` or 256."""
     from segmentation_models_pytorch.decoders.deeplabv3.decoder import DeepLabV3PlusDecoder
 
     width, stride = config.feature_dim or WIDTH, backbone.strides[-1]

@@ -1,8 +1,8 @@
 """FPN decoder: a top-down pyramid whose levels are refined, upsampled to stride 4 and added.
 
-Source: Kirillov et al., "Panoptic feature pyramid networks", CVPR 2019, in segmentation-models-pytorch. The sum is
-one of maps that end in GroupNorm and ReLU; a 1x1 convolution with BatchNorm and ReLU follows here, so that
-features have the scale that the other decoders' have.
+Source: Kirillov et al., "Panoptic feature pyramid networks", CVPR 2019, in segmentation-models-pytorch. The
+sum is one of maps that end in GroupNorm and ReLU; a 1x1 convolution with BatchNorm and ReLU follows here, so
+that features have the scale that the other decoders' have.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Linear decoder: a classifier straight on the patch features of a vision transformer.
 
-The features end in the network's LayerNorm, not in BatchNorm and ReLU as all other decoders' do, so that their
-scale is not that of SAR's projected anchors: the case for ``regularizer.feature_norm``.
+The features end in the network's LayerNorm, not in BatchNorm and ReLU as those of other decoders, so that
+their scale is not that of SAR's projected anchors: the case for ``regularizer.feature_norm``.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """NonLocal decoder: a convolution, attention of every pixel to every other, two convolutions.
 
-Source: Wang et al., "Non-local neural networks", CVPR 2018 (embedded Gaussian), on the last branch of a dilated
-network and between convolutions as common toolboxes for segmentation arrange it.
+Source: Wang et al., "Non-local neural networks", CVPR 2018 (embedded Gaussian), on the last branch of a
+dilated network and between convolutions as common toolboxes for segmentation arrange it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """OCR decoder: pixels attend to the mean features of the regions that auxiliary logits mark.
 
-Source: Yuan, Chen and Wang, "Object-contextual representations for semantic segmentation", ECCV 2020, equations 2
-(regions), 3 and 4 (attention and context); widths as for HRNet: 512 for pixels, half of that inside the attention.
+Source: Yuan, Chen and Wang, "Object-contextual representations for semantic segmentation", ECCV 2020; widths
+as for HRNet: 512 channels for pixels, half of that inside the attention.
 Legend: B images, K channels of all branches, C classes, D feature channels.
 """
 
@@ -32,7 +32,7 @@ def region_features(pixels: Tensor, logits: Tensor) -> Tensor:
 
 
 class ObjectContext(nn.Module):
-    """Context y_i = rho(sum_c w_ic delta(f_c)), w_ic = softmax over c of phi(x_i) . psi(f_c) / sqrt(d), d = D/2."""
+    """Context y_i = rho(sum_c w_ic delta(f_c)), w_i = softmax over c of phi(x_i) . psi(f_c) / sqrt(D/2)."""
 
     def __init__(self, width: int) -> None:
         """Create the four transforms for D = width channels."""
@@ -52,7 +52,7 @@ class ObjectContext(nn.Module):
 
 
 class OCR(nn.Module):
-    """Segment: images (B, in, H, W) -> logits, auxiliary logits (B, C, h, w) and features (B, D, h, w), h = H/4.
+    """Segment: images (B, in, H, W) -> logits and auxiliary logits (B, C, H/4, W/4), features (B, D, H/4, W/4).
 
     Args:
         backbone: Branches at strides 4, 8, ...; all are upsampled to the first one's size and concatenated.

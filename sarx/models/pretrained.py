@@ -1,4 +1,4 @@
-"""Published weights: who has them, what they were normalised with, and what to do where they cannot be had."""
+"""Published weights: who has them, what they were normalised with, what to do where they cannot be had."""
 
 from __future__ import annotations
 
@@ -43,7 +43,8 @@ def check_published(name: str, source: object) -> None:
     """
     if not source:
         raise UserError(
-            f"there are no published weights of {name}; set model.pretrained=false or choose another backbone",
+            f"there are no published weights of {name}; set model.pretrained=false or choose another "
+            "backbone",
             key="model.pretrained",
         )
 
@@ -80,4 +81,4 @@ def _cure(source: str) -> str:
     if "://" in source:
         return f"put that file into {Path(hub.get_dir()) / 'checkpoints'}"
     folder = Path(constants.HF_HUB_CACHE) / f"models--{source.replace('/', '--')}"
-    return f"run 'hf download {source}' where there is a network and copy the folder that it fills to {folder}"
+    return f"run 'hf download {source}' where there is a network and copy the folder it fills to {folder}"

@@ -27,7 +27,7 @@ def check_strides(decoder: str, backbone: Backbone, name: str) -> None:
     if decoder == "linear":
         if not backbone.isotropic:
             raise UserError(
-                f"{name} is no plain vision transformer, whose patch features decoder linear classifies ({found}); "
+                f"{name} is no plain vision transformer, whose patch features linear classifies ({found}); "
                 "choose a backbone such as vit_small_patch16_224, or decoder fcn",
                 key="model.backbone",
             )
@@ -36,13 +36,13 @@ def check_strides(decoder: str, backbone: Backbone, name: str) -> None:
         return
     if backbone.strides[0] != FIRST_STRIDE:
         raise UserError(
-            f"{name} gives no feature map of stride {FIRST_STRIDE} ({found}); choose a convolutional backbone such "
-            "as lcnet_050, test_convnext or hrnet_w48, or for a vision transformer decoder upernet or linear",
+            f"{name} gives no feature map of stride {FIRST_STRIDE} ({found}); choose a convolutional backbone "
+            "such as lcnet_050, test_convnext or hrnet_w48, or for a vision transformer decoder upernet or linear",
             key="model.backbone",
         )
     if decoder == "fpn" and backbone.strides != PYRAMID:
         raise UserError(
-            f"fpn needs maps of stride 4, 8, 16 and 32, and {name} does not give these ({found}); choose a backbone "
-            "such as resnet50, or decoder upernet",
+            f"fpn needs maps of stride 4, 8, 16 and 32, and {name} does not give these ({found}); choose a "
+            "backbone such as resnet50, or decoder upernet",
             key="model.backbone",
         )

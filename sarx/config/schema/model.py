@@ -33,9 +33,9 @@ AUXILIARY = ("ocr",)
 class ModelConfig:
     """A feature extractor, a decoder and a classifier.
 
-    ``backbone`` is the name of a timm model, of an encoder of segmentation-models-pytorch (mit_b0 to mit_b5) or
-    cifar_resnet32. ``output_stride`` keeps its last maps at stride 8 or 16 and dilates instead (``null``: as
-    the network comes, 32 for most).
+    ``backbone`` is the name of a timm model, of an encoder of segmentation-models-pytorch (mit_b0 to mit_b5)
+    or cifar_resnet32. ``output_stride`` keeps its last maps at stride 8 or 16 and dilates instead (``null``:
+    as the network comes, 32 for most).
 
     ``feature_dim`` is D, the channels that enter the classifier; ``null`` keeps the decoder's own width: for
     fcn that of the backbone's concatenated branches (HRNet-W48: 720), for ocr, nonlocal and pspnet 512, for
@@ -43,9 +43,9 @@ class ModelConfig:
 
     ``auxiliary_weight`` is that of the task loss on the auxiliary logits, where a decoder has such (ocr).
 
-    ``classifier`` is a trained linear layer, a fixed one whose
-    rows form a simplex equiangular tight frame (Yang et al. 2022), or the nearest of ``prototypes_per_class``
-    prototypes (ProtoSeg, Zhou et al. 2022), which only ``regularizer: protoseg`` moves.
+    ``classifier`` is a trained linear layer, a fixed one whose rows form a simplex equiangular tight frame
+    (Yang et al. 2022), or the nearest of ``prototypes_per_class`` prototypes (ProtoSeg, Zhou et al. 2022),
+    which only ``regularizer: protoseg`` moves.
     """
 
     name: str = option("", identity=False)  # a label; what is built is said below
