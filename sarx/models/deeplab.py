@@ -2,8 +2,8 @@
 
 Sources: Chen et al., "Rethinking atrous convolution for semantic image segmentation", 2017 (arXiv
 1706.05587); Chen et al., "Encoder-decoder with atrous separable convolution for semantic image segmentation",
-ECCV 2018; in segmentation-models-pytorch, without the dropout inside the pooling: dropout comes before the classifier.
-In training a BatchNorm over one pooled pixel per image needs two images or more.
+ECCV 2018; in segmentation-models-pytorch, without the dropout inside the pooling: dropout comes before the
+classifier. In training a BatchNorm over one pooled pixel per image needs two images or more.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ class MapsOnly(nn.Module):
 
 
 class RatesOnCpu(TorchFunctionMode):
-    """Computes ``torch.linspace`` on the CPU: the encoder reads numbers off it, and meta tensors have none."""
+    """Computes ``torch.linspace`` on the CPU: the encoder reads numbers off it, meta tensors have none."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None

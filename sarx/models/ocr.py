@@ -52,11 +52,13 @@ class ObjectContext(nn.Module):
 
 
 class OCR(nn.Module):
-    """Segment: images (B, in, H, W) -> logits and auxiliary logits (B, C, H/4, W/4), features (B, D, H/4, W/4).
+    """Segment: images (B, in, H, W) -> logits, auxiliary logits and features at stride 4.
+
+    Both logits are (B, C, H/4, W/4), the features (B, D, H/4, W/4).
 
     Args:
         backbone: Branches at strides 4, 8, ...; all are upsampled to the first one's size and concatenated.
-        config: ``feature_dim`` is D, where None is 512; ``dropout`` is the probability that a whole channel is
+        config: ``feature_dim`` is D, where None is 512; ``dropout`` is the probability that a channel is
             dropped before the classifier.
         num_classes: C.
 

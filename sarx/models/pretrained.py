@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from pickle import UnpicklingError
 
 from sarx.config.errors import UserError
 from sarx.config.schema.model import ModelConfig
@@ -61,10 +62,12 @@ def loading(name: str, source: str) -> Iterator[None]:
         UserError: Naming the weights and the folder in which their library looks for them.
     """
     from huggingface_hub.errors import HfHubHTTPError
+    from safetensors import SafetensorError
 
+    failures = (*HfHubHTTPError.__bases__, SafetensorError, UnpicklingError, EOFError)
     try:
         yield
-    except (OSError, RuntimeError, ValueError, LookupError, *HfHubHTTPError.__bases__) as error:
+    except (OSError, RuntimeError, ValueError, LookupError, *failures) as error:
         reason = " ".join(str(error).split())
         raise UserError(
             f"cannot load the weights {source} of {name} ({type(error).__name__}: {reason[:200]}); set "

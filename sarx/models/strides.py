@@ -36,8 +36,9 @@ def check_strides(decoder: str, backbone: Backbone, name: str) -> None:
         return
     if backbone.strides[0] != FIRST_STRIDE:
         raise UserError(
-            f"{name} gives no feature map of stride {FIRST_STRIDE} ({found}); choose a convolutional backbone "
-            "such as lcnet_050, test_convnext or hrnet_w48, or for a vision transformer decoder upernet or linear",
+            f"{name} gives no feature map of stride {FIRST_STRIDE} ({found}); choose a convolutional "
+            "backbone such as lcnet_050, test_convnext or hrnet_w48, or for a vision transformer decoder "
+            "upernet or linear",
             key="model.backbone",
         )
     if decoder == "fpn" and backbone.strides != PYRAMID:
