@@ -20,7 +20,7 @@ def model_mean_std(config: ModelConfig) -> tuple[tuple[float, ...], tuple[float,
 
     Returns:
         Per-channel mean and standard deviation of pixel / 255: ImageNet's for most weights, .5 and .5 for
-        timm's vision transformers.
+        timm's vision transformers. A data set's own mean and deviation do not know of them.
     """
     if not config.pretrained or config.backbone in CIFAR_RESNETS:
         return None

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sarx.config.compose import compose_groups, group_names
 from sarx.config.errors import UserError, exit_code, nearest
@@ -53,7 +53,7 @@ def row(name: str) -> str:
     config = ModelConfig(**compose_groups((("model", name),))["model"])
     models = [build_without_weights(config, num_classes) for _, num_classes in SIZES]
     parameters = sum(value.numel() for value in models[0].parameters())
-    width = int(str(models[0].feature_dim))
+    width: int = models[0].feature_dim
     stride = getattr(models[0], "stride", None)
     operations = ["-"] * len(SIZES)
     if stride is not None:
@@ -69,8 +69,8 @@ def line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def build_without_weights(config: ModelConfig, num_classes: int) -> nn.Module:
-    """Create a model for colour images on the meta device."""
+def build_without_weights(config: ModelConfig, num_classes: int) -> Any:
+    """Create a model (see ``sarx.models.build_model``) for colour images on the meta device."""
     import torch
 
     from sarx.models import build_model
