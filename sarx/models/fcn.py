@@ -45,6 +45,10 @@ class FCN(nn.Module):
         config: ``feature_dim`` is D, where None keeps the sum of the branches' channels; ``dropout`` is the
             probability that a whole channel is dropped; ``classifier`` names the head.
         num_classes: C.
+
+    Attributes:
+        multiple: Sides of images must be multiples of it.
+        stride: Of the features.
     """
 
     def __init__(self, backbone: Backbone, config: ModelConfig, num_classes: int) -> None:
@@ -52,6 +56,8 @@ class FCN(nn.Module):
         super().__init__()
         channels = sum(backbone.channels)
         self.feature_dim: int = config.feature_dim or channels
+        self.multiple = backbone.multiple
+        self.stride = backbone.strides[0]
         self.backbone = backbone
         self.mix = nn.Conv2d(channels, self.feature_dim, 1, bias=False)
         self.norm = nn.BatchNorm2d(self.feature_dim)

@@ -13,7 +13,10 @@ class ModelOutput(NamedTuple):
     Attributes:
         logits: (B, C, h, w) at feature resolution, or (N, C) in classification.
         features: What enters the classifier, before dropout if that comes last: (B, D, h, w) or (N, D).
+        auxiliary: (B, C, h, w) logits of an earlier layer to train beside the others, where the decoder has
+            such; what predicts are ``logits`` alone.
     """
 
     logits: Tensor
     features: Tensor
+    auxiliary: Tensor | None = None

@@ -18,6 +18,9 @@ class Pool(nn.Module):
         config: ``feature_dim`` is D, where None keeps the channels of the last branch, with no projection;
             ``dropout`` is the probability that a feature is dropped; ``classifier`` names the head.
         num_classes: C.
+
+    Attributes:
+        multiple: Sides of images must be multiples of it.
     """
 
     def __init__(self, backbone: Backbone, config: ModelConfig, num_classes: int) -> None:
@@ -25,6 +28,7 @@ class Pool(nn.Module):
         super().__init__()
         channels, feature_dim = backbone.channels[-1], config.feature_dim
         self.feature_dim: int = feature_dim or channels
+        self.multiple = backbone.least_multiple
         self.backbone = backbone
         self.project: nn.Module = nn.Identity()
         if feature_dim is not None:

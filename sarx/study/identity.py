@@ -22,7 +22,7 @@ from sarx.config.schema import TrainConfig
 PACKAGE = Path(__file__).resolve().parents[1]
 TRAINING_CODE = tuple(f"{part}/**/*.py" for part in ("training", "models", "regularizers", "losses", "data"))
 TRAINING_CODE += ("study/seeds.py",)
-ARITHMETIC = ("torch", "timm", "numpy", "torchvision", "segmentation-models-pytorch", "pillow")
+ARITHMETIC = ("torch", "timm", "numpy", "torchvision", "segmentation_models_pytorch", "pillow")
 """Packages whose major.minor the numbers of a trial depend on."""
 WITHOUT_EFFECT = frozenset(
     {

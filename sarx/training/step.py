@@ -68,14 +68,16 @@ class TrainingModule(nn.Module):
         model: nn.Module,
         regularizer: nn.Module,
         task_loss: nn.Module,
+        auxiliary_weight: float = 0.0,
         teacher: nn.Module | None = None,
     ) -> None:
-        """Hold the parts."""
+        """Hold the parts, and the weight of the task loss on a model's auxiliary logits."""
         super().__init__()
         self.model = model
         self.regularizer = regularizer
         self.task_loss = task_loss
         self.teacher = teacher
+        self.auxiliary_weight = auxiliary_weight
 
     @property
     def prediction_adjustment(self) -> Tensor | None:
@@ -111,15 +113,12 @@ class TrainingModule(nn.Module):
         if unlabelled is not None:
             return self._with_unlabelled(images, labels, unlabelled)
         output = self.model(images)
-        logits = output.logits.to(torch.promote_types(output.logits.dtype, torch.float32))
-        logits = resize_logits(logits, labels)
         classifier = self.model.classifier
+        task = self._task(output.logits, labels, share)
         if share is None:
-            task = self.task_loss(logits, labels)
             regularized = self.regularizer(output.features, labels, classifier)
             extra, values = regularized.loss, regularized.metrics
         else:
-            task = self._task_part(logits, labels, share)
             regularized = self.regularizer(output.features, labels, classifier, advance=share.first)
             extra = regularized.loss * share.pixels.to(regularized.loss.dtype)
             values = {
@@ -127,6 +126,10 @@ class TrainingModule(nn.Module):
                 for key, value in regularized.metrics.items()
             }
         total = task + extra
+        if output.auxiliary is not None:
+            auxiliary = self._task(output.auxiliary, labels, share)
+            total = total + self.auxiliary_weight * auxiliary
+            values = {"train/auxiliary_loss": auxiliary.detach(), **values}
         return total, {"train/loss": total.detach(), "train/task_loss": task.detach(), **values}
 
     def _with_unlabelled(
@@ -135,22 +138,33 @@ class TrainingModule(nn.Module):
         """Return loss and metrics of both kinds of images; the regularizer sees them as one batch."""
         count = len(images)
         output = self.model(torch.cat([images, unlabelled.images]))
+        task = self._task(output.logits[:count], labels, None)
+        pseudo = self._task(output.logits[count:], unlabelled.labels, None)
         targets = torch.cat([labels, unlabelled.labels])
-        logits = output.logits.to(torch.promote_types(output.logits.dtype, torch.float32))
-        logits = resize_logits(logits, targets)
-        task = self.task_loss(logits[:count], labels)
-        pseudo = self.task_loss(logits[count:], unlabelled.labels)
         regularized = self.regularizer(output.features, targets, self.model.classifier)
         total = task + unlabelled.weight * pseudo + regularized.loss
+        values = dict(regularized.metrics)
+        if output.auxiliary is not None:
+            auxiliary = self._task(output.auxiliary[:count], labels, None)
+            extra = self._task(output.auxiliary[count:], unlabelled.labels, None)
+            total = total + self.auxiliary_weight * (auxiliary + unlabelled.weight * extra)
+            values = {"train/auxiliary_loss": auxiliary.detach(), **values}
         return total, {
             "train/loss": total.detach(),
             "train/task_loss": task.detach(),
             "train/pseudo_loss": pseudo.detach(),
-            **regularized.metrics,
+            **values,
         }
 
-    def _task_part(self, logits: Tensor, labels: Tensor, share: Share) -> Tensor:
-        """Return the task loss of a micro-batch; one that does not know its divisor goes by samples."""
+    def _task(self, logits: Tensor, labels: Tensor, share: Share | None) -> Tensor:
+        """Return the task loss of logits of any size, or its part of a micro-batch.
+
+        One that does not know its divisor goes by samples.
+        """
+        logits = resize_logits(logits.to(torch.promote_types(logits.dtype, torch.float32)), labels)
+        if share is None:
+            whole: Tensor = self.task_loss(logits, labels)
+            return whole
         if hasattr(self.task_loss, "normaliser"):
             part: Tensor = self.task_loss(logits, labels, share.whole)
             return part
@@ -207,5 +221,5 @@ def build_module(config: TrainConfig, data: DataSet, class_counts: Tensor) -> Tr
         model.compile(backend=COMPILER)
     task_loss = build_loss(config.loss, class_counts=class_counts, ignore_index=data.ignore_index)
     teacher = teacher_of(model) if options.unlabelled_weight else None
-    module = TrainingModule(model, regularizer, task_loss, teacher)
+    module = TrainingModule(model, regularizer, task_loss, config.model.auxiliary_weight, teacher)
     return module.double() if options.precision == "float64" else module

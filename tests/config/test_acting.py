@@ -15,6 +15,8 @@ from sarx.config.schema.acting import inert_options, warnings_of
         ({"regularizer.pull_weight": 0, "regularizer.distance": "cosine"}, "distance = cosine cannot act"),
         ({"regularizer": "prototype_ema", "regularizer.update_confidence": 0.3}, "update_confidence = 0.3"),
         ({"model.prototypes_per_class": 3}, "model.prototypes_per_class = 3 cannot act"),
+        ({"model.auxiliary_weight": 0.1}, "model.auxiliary_weight = 0.1 cannot act"),
+        ({"model": "ocr_test_convnext", "model.auxiliary_weight": 0.1}, None),
         ({"loss": "class_balanced", "loss.weighting": "inverse", "loss.beta": 0.5}, "loss.beta = 0.5"),
         ({"loss": "class_balanced", "loss.beta": 0.5}, None),
         ({"loss": "logit_adjusted", "loss.tau": 0}, "loss.tau is 0"),

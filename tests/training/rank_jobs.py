@@ -41,6 +41,7 @@ CASES: dict[str, Record] = {
     "logit_adjusted, clipped": {**DOUBLE, "loss": "logit_adjusted", "training__grad_clip": 0.5},
     "class_balanced": {**DOUBLE, **HALVED, "loss": "class_balanced"},
     "ohem": {**DOUBLE, "loss": "ohem", "loss__min_kept_share": 0.0, "loss__threshold": 0.3},
+    "auxiliary": {**DOUBLE, **HALVED, "model": "ocr_test_convnext", "model.feature_dim": 16},
     "classification": {
         **DOUBLE,
         **HALVED,

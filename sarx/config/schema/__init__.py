@@ -19,7 +19,7 @@ from sarx.config.schema.classification_data import (
 )
 from sarx.config.schema.data import DigitScenesConfig, DigitsLTConfig
 from sarx.config.schema.loss import ClassBalancedConfig, CrossEntropyConfig, LogitAdjustedConfig, OhemConfig
-from sarx.config.schema.model import ModelConfig
+from sarx.config.schema.model import DECODERS_OF, ModelConfig
 from sarx.config.schema.optim import OptimConfig
 from sarx.config.schema.options import check_value, coerce, field_types, option
 from sarx.config.schema.regularizers import REGULARIZERS, RegularizerConfig, SarConfig
@@ -98,13 +98,14 @@ class TrainConfig:
         for item in dataclasses.fields(self):
             if item.name in ("seed", "role"):
                 check_value(getattr(self, item.name), item.metadata, item.name)
-        wanted = {"segmentation": ("fcn",), "classification": ("pool",)}[self.data.task]
+        wanted = DECODERS_OF[self.data.task]
         if self.model.decoder not in wanted:
             raise UserError(
                 f"{self.model.decoder!r} does not fit data={self.data.name} ({self.data.task}), which needs "
                 f"{' or '.join(wanted)}; choose a model such as model={wanted[0]}_test_efficientnet",
                 key="model.decoder",
             )
+        self.model.check_decoder()
         check_classifier(self)
         if isinstance(self.regularizer, SarConfig):
             self.regularizer.check_sizes(self.data.num_classes, self.model.feature_dim)

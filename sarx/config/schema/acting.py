@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from sarx.config.schema import TrainConfig, as_dict
+from sarx.config.schema.model import AUXILIARY, DECODERS
 from sarx.config.schema.regularizers import SarConfig
+
+NO_AUXILIARY = tuple(name for name in DECODERS if name not in AUXILIARY)
 
 
 def inert_options(config: TrainConfig, searched: frozenset[str] = frozenset()) -> frozenset[str]:
@@ -20,6 +23,7 @@ def inert_options(config: TrainConfig, searched: frozenset[str] = frozenset()) -
     rules = (
         ("model.classifier", ("linear", "simplex_etf"), "model.prototypes_per_class"),
         ("loss.weighting", ("inverse",), "loss.beta"),
+        ("model.decoder", NO_AUXILIARY, "model.auxiliary_weight"),
     )
     if config.training.unlabelled_weight == 0 and "training.unlabelled_weight" not in searched:
         keys |= {"training.teacher_decay", "training.pseudo_confidence"}
