@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,6 +50,7 @@ class Study:
         search: how it searches.
         scores: what the mean score averages over, '' if that needs no saying.
         changes: one sentence for each thing that changed between two starts.
+        orientation: arm -> what others reach on ``primary`` with its settings.
         looks: 1 + the number of such changes, made after confirm results were known.
     """
 
@@ -72,6 +74,7 @@ class Study:
     search: SearchPlan = field(default_factory=SearchPlan)
     changes: tuple[str, ...] = field(default=())
     looks: int = 1
+    orientation: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def levels(self) -> list[str]:
@@ -178,6 +181,7 @@ def _study(payload: dict[str, Any], search: SearchPlan, changes: tuple[str, ...]
         search=search,
         changes=changes,
         looks=looks,
+        orientation=dict(report.get("orientation") or {}),
     )
 
 

@@ -17,6 +17,7 @@ from analysis.incidents import UNNAMED, failures_by_kind, forgotten, last_failur
 from analysis.ledger import Ledger, read_ledger
 from analysis.missing import missing
 from analysis.opened import Study, read_study
+from analysis.orientation import shortfalls
 from analysis.pareto import trade_offs
 from analysis.results import (
     code_versions,
@@ -30,6 +31,7 @@ from analysis.results import (
     winner_table,
 )
 from analysis.search_tables import search_table, trade_off_table, winners_table
+from analysis.slope import slope_tables
 from analysis.table import Table, diagnostics_table, level_table
 
 
@@ -74,6 +76,7 @@ def make_report(folder: Path) -> Report:
     gate = diagnostics_table(comparison)
     chosen = winners_table(study, winner_table(events, study)) if study.tuned else None
     extras += [table for table in (gate, chosen) if table]
+    extras = slope_tables(study, metrics) + extras
     if len(study.goals) > 1:
         frames["tradeoffs.csv"] = trade_offs(events, study)
         extras.append(trade_off_table(study, frames["tradeoffs.csv"]))
@@ -83,7 +86,7 @@ def make_report(folder: Path) -> Report:
         tables=[level_table(study, comparison, facts.searches, level) for level in study.levels],
         extras=extras,
         caption=caption(study, comparison, facts),
-        missing=missing(study, comparison, facts),
+        missing=shortfalls(study, comparison) + missing(study, comparison, facts),
         geometry=geometry_section(study, folder, trials, metrics),
         frames=frames,
     )

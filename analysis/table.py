@@ -15,7 +15,7 @@ from analysis.results import NO_WINNER
 from analysis.verdict import ALPHA
 
 Record = dict[str, float | None]
-_KINDS = ("head", "body", "tail")
+_KINDS = ("head", "body", "tail", "many", "medium", "few")
 _BAD = ("diverged", "failed", "not finite", NO_WINNER)
 
 

@@ -8,11 +8,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from sarx.config.compose import override
-from sarx.config.schema import TrainConfig, as_dict, build
+from sarx.config.schema import TrainConfig, as_dict, rebuild
 from sarx.search.claims import Claim, Segment
 from sarx.search.state import Record, Records
 from sarx.study.design import Arm
 from sarx.study.ledger import Event, Ledger, pack_metrics, pack_parameters
+from sarx.study.ledger_files import collecting_nothing
 from sarx.study.ledger_schema import CONFIRM, SEARCH
 from sarx.study.schema import Study
 from sarx.study.seeds import derive
@@ -45,9 +46,10 @@ class Book:
         self.selected: dict[Place, Event] = {}
         self.judged: dict[tuple[Place, str, int], str] = {}
         self._plain: dict[tuple[str, str], dict[str, Any]] = {}
-        for event in ledger.events:
-            self.records.apply(event)
-            self._note(event)
+        with collecting_nothing():
+            for event in ledger.events:
+                self.records.apply(event)
+                self._note(event)
         self.records.settle()
 
     def record(self, claim: Claim) -> Record:
@@ -151,8 +153,9 @@ class Book:
         if seed is None:
             seed = self.seed(phase, index, repeat)
         pairs = {**(self.study.search.overrides if phase == SEARCH else {}), **parameters}
-        role = CONFIRM if phase == CONFIRM else SEARCH
-        config = build(override(self.plain(arm), {**pairs, "seed": seed, "role": role}))
+        own = {"seed": seed, "role": CONFIRM if phase == CONFIRM else SEARCH}
+        values = override(self.plain(arm), {**pairs, **own})
+        config = rebuild(arm.config, values, {*own, *(key.partition(".")[0] for key in pairs)})
         trial_id = self.identify(config)
         return Claim(arm, phase, index, seed, trial_id, dict(parameters), config, repeat, proposal)
 

@@ -21,12 +21,14 @@ from sarx.search.common import CommonPoints
 from sarx.search.state import DECIDED, FINISHED, NEW, RUNNING, Record
 from sarx.study.design import Arm
 from sarx.study.ledger import Ledger
+from sarx.study.ledger_files import collecting_nothing
 from sarx.study.ledger_schema import CONFIRM, FINALIST, SEARCH
 from sarx.study.schema import Study
 
 ORDER = {SEARCH: 0, FINALIST: 1, CONFIRM: 2}
 Key = tuple[str, int]
 """Arm key and repeat."""
+Turn = tuple[bool, int, int, int, int]
 
 
 class Engine:
@@ -70,11 +72,12 @@ class Engine:
         self._seats: dict[str, list[Seat]] = {}
         self._stopped: set[str] = set()
         self._open_confirm = 0
-        self._ready: list[tuple[int, int, int, int, int, Seat]] = []
+        self._ready: list[tuple[Turn, int, Seat]] = []
         self._positions = {arm.key: position for position, arm in enumerate(arms)}
         self._order = itertools.count()
-        for search in self.searches.values():
-            self._advance(search)
+        with collecting_nothing():
+            for search in self.searches.values():
+                self._advance(search)
 
     def next_segment(self) -> Segment | None:
         """Return the next segment, or None while nothing can start; ``done`` tells the two apart."""
@@ -255,7 +258,7 @@ class Engine:
             elif not seat.settled and self.book.record(seat.claim).status in DECIDED:
                 self._settle(seat)
             if self._waits(seat) and self._may_run(seat.claim.arm, seat.claim.phase):
-                heapq.heappush(self._ready, (*self._turn(seat.claim), next(self._order), seat))
+                heapq.heappush(self._ready, (self._turn(seat.claim), next(self._order), seat))
             self._count_stopped(seat)
         return list(homes.values())
 
@@ -272,9 +275,13 @@ class Engine:
         else:
             self._open_confirm -= self._may_run(seat.claim.arm, CONFIRM)
 
-    def _turn(self, claim: Claim) -> tuple[int, int, int, int]:
-        """Return what decides when a claim comes: its phase, then its index, so that arms interleave."""
-        return ORDER[claim.phase], claim.index, claim.repeat, self._positions[claim.arm.key]
+    def _turn(self, claim: Claim) -> Turn:
+        """Return what decides when a claim comes: its phase, then its index, so that arms interleave.
+
+        Arms of which it is known what they should reach come before all others.
+        """
+        later = claim.arm.name not in self.study.report.orientation
+        return later, ORDER[claim.phase], claim.index, claim.repeat, self._positions[claim.arm.key]
 
     def _waits(self, seat: Seat) -> bool:
         """Whether a seat's trial could start now."""

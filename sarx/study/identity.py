@@ -71,17 +71,21 @@ def canonical(config: TrainConfig) -> dict[str, Any]:
     leaves old identities unchanged. Values are already coerced to the type of their field: 1 and 1.0 are one.
     """
     record: dict[str, Any] = {"seed": config.seed, "role": config.role}
-    for group in dataclasses.fields(config):
-        part = getattr(config, group.name)
-        if not dataclasses.is_dataclass(part):
-            continue
-        record[group.name] = {
-            item.name: getattr(part, item.name)
-            for item in dataclasses.fields(part)
-            if item.metadata.get("identity", True)
-            and (item.name == "name" or getattr(part, item.name) != item.default)
+    for group in (item.name for item in dataclasses.fields(config) if item.name not in record):
+        part = getattr(config, group)
+        record[group] = {
+            name: value
+            for name, default in _identifying(part.__class__)
+            if (value := getattr(part, name)) != default or name == "name"
         }
     return record
+
+
+@cache
+def _identifying(owner: type[Any]) -> list[tuple[str, Any]]:
+    """Return name and default of the fields of an options class that belong to identity."""
+    fields = dataclasses.fields(owner)
+    return [(item.name, item.default) for item in fields if item.metadata.get("identity", True)]
 
 
 def training_code() -> Code:

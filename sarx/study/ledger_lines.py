@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -14,6 +14,7 @@ from sarx.study.ledger_schema import COLUMNS
 
 Event = dict[str, Any]
 
+_METRICS = b',"metrics":['
 _TAG = b',"crc":"'
 _SEAL = len(_TAG) + 8 + len(b'"}')  # bytes at the end of every line: ,"crc":"01234567"}
 
@@ -25,6 +26,8 @@ def encode(event: Mapping[str, Any]) -> str:
         ValueError: If a number is not finite; metrics are packed with ``pack_metrics``.
     """
     plain = {key: event[key] for key in COLUMNS if event.get(key) is not None and key != "crc"}
+    if isinstance(packed := plain.get("metrics"), PackedMetrics):
+        plain["metrics"] = packed.plain()
     text = json.dumps(plain, separators=(",", ":"), allow_nan=False)
     crc = f"{zlib.crc32(text.encode()):08x}"
     return f'{text[:-1]},"crc":"{crc}"}}\n'
@@ -43,10 +46,55 @@ def decode(line: str | bytes) -> Event:
     crc = b"%08x" % zlib.crc32(b"}", zlib.crc32(head))
     if seal[len(_TAG) : -2] != crc:
         raise ValueError("checksum mismatch")
-    event = orjson.loads(raw)
+    start = head.find(_METRICS)  # inside a string the quotes would be escaped
+    apart = start > 0 and head.endswith(b"}]") and head.find(b'}],"', start) < 0  # nothing follows them
+    event = orjson.loads(head[:start] + b"}" if apart else raw)
     if not isinstance(event, dict):
         raise ValueError("not a JSON object")
+    if apart:
+        event["metrics"] = PackedMetrics(head[start + len(_METRICS) - 1 :])
+        event["crc"] = crc.decode()
     return event
+
+
+class PackedMetrics(Sequence[dict[str, Any]]):
+    """The metrics of a line that was read: a list that is made from its JSON whenever it is looked at.
+
+    Most of a ledger is metrics, and whoever takes up a study looks at few of them.
+    """
+
+    __slots__ = ("_raw",)
+
+    def __init__(self, raw: bytes) -> None:
+        """Keep the JSON."""
+        self._raw = raw
+
+    def plain(self) -> list[dict[str, Any]]:
+        """Return the list."""
+        found: list[dict[str, Any]] = orjson.loads(self._raw)
+        return found
+
+    def __getitem__(self, index: Any) -> Any:
+        """Return an item, or those of a slice."""
+        return self.plain()[index]
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """Iterate over the items."""
+        return iter(self.plain())
+
+    def __len__(self) -> int:
+        """Return the number of items."""
+        return len(self.plain())
+
+    def __eq__(self, other: object) -> bool:
+        """Return whether it is a list of equal items."""
+        return self.plain() == (other.plain() if isinstance(other, PackedMetrics) else other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        """Return the list as text."""
+        return repr(self.plain())
 
 
 def holds_event(line: bytes) -> bool:
@@ -78,7 +126,7 @@ def pack_metrics(metrics: Mapping[str, float]) -> list[dict[str, Any]]:
     return packed
 
 
-def unpack_metrics(packed: list[dict[str, Any]]) -> dict[str, float]:
+def unpack_metrics(packed: Sequence[dict[str, Any]]) -> dict[str, float]:
     """Return metrics by name."""
     return {
         item["name"]: float(item["nonfinite"] if "nonfinite" in item else item["value"]) for item in packed

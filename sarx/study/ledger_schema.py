@@ -68,7 +68,7 @@ OPENED_KEYS = {
     "question": "the comment that opens the YAML",
     "file": "the YAML as text",
     "objective": "{metric, mode, also: [{metric, mode}]}; also is absent without further goals",
-    "report": "{primary, smallest_effect, secondary}",
+    "report": "{primary, smallest_effect, secondary, orientation: {arm: value} if there is any}",
     "reference": "name of the reference arm",
     "arms": "list of {arm, level, parameters: [searched], overrides: {key: value}, warnings: [text], "
     "components: {component: level} if a design made it, takes: [options taken from tune_on]}",

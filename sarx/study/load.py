@@ -157,6 +157,14 @@ def read_report(values: Mapping[str, Any]) -> Report:
     secondary = checked.get("secondary", [])
     if not isinstance(secondary, list) or not all(isinstance(name, str) for name in secondary):
         raise UserError("expected a list of metrics such as [test/tail_iou]", key="report.secondary")
+    orientation = checked.get("orientation", {})
+    if not isinstance(orientation, dict):
+        raise UserError("expected arms with values such as {cross_entropy: 0.7993}", key="report.orientation")
+    if orientation:
+        checked["orientation"] = {
+            str(arm): coerce(value, (float,), f"report.orientation.{arm}")
+            for arm, value in orientation.items()
+        }
     return Report(**checked)
 
 

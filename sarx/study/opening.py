@@ -40,6 +40,7 @@ def opened_payload(
             "primary": study.report.primary,
             "smallest_effect": study.report.smallest_effect,
             "secondary": study.report.secondary,
+            **({"orientation": orientation} if (orientation := study.report.orientation) else {}),
         },
         "reference": study.ablation.reference,
         "arms": [

@@ -9,7 +9,7 @@ from typing import Any
 
 from sarx.config.compose import parse_overrides
 from sarx.config.errors import UserError, nearest
-from sarx.config.schema import TrainingConfig
+from sarx.config.schema.training import TrainingConfig
 from sarx.study.schema import Resources
 
 GROUP = "resources."

@@ -61,11 +61,17 @@ class Objective:
 
 @dataclass(kw_only=True, slots=True)
 class Report:
-    """What the table reports, and the smallest difference that would matter."""
+    """What the table reports, and the smallest difference that would matter.
+
+    ``orientation`` says for arms what others reach on ``primary`` with the same settings. These arms run
+    first, and the table warns where one stays more than a point (.01) below: then the training is to be
+    looked at before anything is compared.
+    """
 
     primary: str = "test/miou"
     smallest_effect: float = option(0.005, above=0.0, high=1e6)
     secondary: list[str] = field(default_factory=list)
+    orientation: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Check that the metrics are of the report split."""

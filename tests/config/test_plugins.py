@@ -74,7 +74,7 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Write]:
     for name in set(sys.modules) - modules:
         if name.startswith("my_"):
             del sys.modules[name]
-    composing.compose_groups.cache_clear()
+    composing._defaults.cache_clear()
 
 
 @pytest.fixture

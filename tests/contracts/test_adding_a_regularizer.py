@@ -46,7 +46,7 @@ def _shrink(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
     sys.modules.pop("sarx.regularizers.shrink", None)
     vars(sarx.regularizers).pop("shrink", None)
-    composing.compose_groups.cache_clear()
+    composing._defaults.cache_clear()
 
 
 def test_it_is_chosen_and_its_options_are_checked() -> None:

@@ -283,7 +283,12 @@ CLASSES = {
     "objective": (r"is not a metric of the selection split", put("objective.metric", "test/miou")),
     "goal": (r"nor a cost", put("objective.also", [{"metric": "test/miou"}])),
     "goal without a metric": (r"metric is missing", put("objective.also", [{"mode": "min"}])),
-    "goal twice": (r"a metric stands twice", put("objective.also", [{"metric": "val/miou"}])),
+    "goal twice": (
+        r"a metric stands twice",
+        put("objective", {"metric": "val/miou", "also": [{"metric": "val/miou"}]}),
+    ),
+    "orientation": (r"orientation.nobody: there is no such arm", put("report.orientation", {"nobody": 0.5})),
+    "orientation, a list": (r"expected arms with values", put("report.orientation", [1])),
     "report": (r"is not a metric of the report split", put("report.primary", "val/miou")),
     "report, a number": (r"is not the name of a metric", put("report.primary", 5)),
     "parameters": (r"expected entries such as", put("search.parameters", 5)),

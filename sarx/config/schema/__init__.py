@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 from sarx.config.errors import UserError, nearest
@@ -169,6 +170,18 @@ def build(values: Mapping[str, Any]) -> TrainConfig:
     return TrainConfig(**read_parts(values))
 
 
+def rebuild(config: TrainConfig, values: Mapping[str, Any], groups: Collection[str]) -> TrainConfig:
+    """Return the ``TrainConfig`` of nested plain values that equal those of ``config`` outside of ``groups``.
+
+    The other parts are those of ``config`` itself, so a search makes many configurations quickly.
+
+    Raises:
+        UserError: As ``build``.
+    """
+    known = {item.name: getattr(config, item.name) for item in dataclasses.fields(TrainConfig)}
+    return TrainConfig(**known | read_parts({group: values[group] for group in groups}))
+
+
 def fill(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return nested plain values with every default filled in; whether the parts fit is not checked.
 
@@ -212,15 +225,21 @@ def as_dict(config: TrainConfig) -> dict[str, Any]:
 
 def dotted_keys(values: Mapping[str, Any]) -> dict[str, dataclasses.Field[Any]]:
     """Return every dotted option key that exists for these groups, with its field."""
-    return dict(_walk(values))
-
-
-def _walk(values: Mapping[str, Any]) -> Iterator[tuple[str, dataclasses.Field[Any]]]:
-    for group in GROUPS:
+    owners = []
+    for group, known in GROUPS.items():
         part = values.get(group, {})
         name = str(part.get("name", "")) if isinstance(part, Mapping) else ""
-        owners = GROUPS[group]
-        owner = owners.get("*") or owners.get(name)
+        owners.append((group, known.get("*") or known.get(name)))
+    return _keys_of(tuple(owners))
+
+
+@cache
+def _keys_of(owners: tuple[tuple[str, type | None], ...]) -> dict[str, dataclasses.Field[Any]]:
+    return dict(_walk(owners))
+
+
+def _walk(owners: Iterable[tuple[str, type | None]]) -> Iterator[tuple[str, dataclasses.Field[Any]]]:
+    for group, owner in owners:
         if owner is not None:
             for item in dataclasses.fields(owner):
                 yield f"{group}.{item.name}", item

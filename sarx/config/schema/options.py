@@ -122,9 +122,14 @@ def describe_range(limits: typing.Mapping[str, float | None]) -> str:
 
 def check_fields(owner: Any, group: str) -> None:
     """Coerce and check every field of a configuration dataclass; called from ``__post_init__``."""
-    kinds = field_types(owner.__class__)
-    for field in dataclasses.fields(owner):
-        dotted = f"{group}.{field.name}"
-        value = coerce(getattr(owner, field.name), kinds[field.name], dotted)
-        check_value(value, field.metadata, dotted)
-        setattr(owner, field.name, value)
+    for name, kinds, metadata in _fields_of(owner.__class__):
+        dotted = f"{group}.{name}"
+        value = coerce(getattr(owner, name), kinds, dotted)
+        check_value(value, metadata, dotted)
+        setattr(owner, name, value)
+
+
+@cache
+def _fields_of(owner: type[Any]) -> list[tuple[str, tuple[type, ...], typing.Mapping[str, Any]]]:
+    kinds = field_types(owner)  # type: ignore[arg-type]
+    return [(item.name, kinds[item.name], item.metadata) for item in dataclasses.fields(owner)]

@@ -1,0 +1,130 @@
+"""Does an arm's lead grow with imbalance? The slope of its paired difference on log imbalance.
+
+The claim "robust to long tails" is this slope and its interval, over the levels of one factor, and not a
+larger lead at one imbalance. R rows, L levels, K confirm seeds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from analysis.numbers import decimals_for, interval, number, p_value
+from analysis.opened import Study
+from analysis.statistics import Array, holm, mean_interval, paired_t_p
+from analysis.table import Table
+
+FACTOR = "data.imbalance"
+FEWEST_LEVELS = 3
+METRICS = ("tail_iou", "tail_accuracy", "few_accuracy")
+"""Looked at beside the primary metric, as estimates: without a test."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """The rows of one arm, everything else being equal.
+
+    Attributes:
+        arm: Name of the arm.
+        rest: The other factors' levels, '' without any.
+        levels: Imbalance -> level of the study, ascending.
+    """
+
+    arm: str
+    rest: str
+    levels: dict[float, str]
+
+
+def slope_tables(study: Study, metrics: pl.DataFrame) -> list[Table]:
+    """Return a table for the primary metric and one for each of ``METRICS`` that there is.
+
+    Args:
+        study: The plan; without three levels of ``FACTOR`` there is no table.
+        metrics: Frame of ``results.confirm_metrics``.
+    """
+    lines = [line for line in imbalance_lines(study) if line.arm != study.reference]
+    known = set(metrics["metric"])
+    names = [study.primary, *(f"test/{name}" for name in METRICS if f"test/{name}" in known)]
+    return [_table(study, metrics, lines, name) for name in names if lines and name in known]
+
+
+def imbalance_lines(study: Study) -> list[Line]:
+    """Return the arms that the plan has at three imbalances or more."""
+    found: dict[tuple[str, str], dict[float, str]] = {}
+    for arm in study.arms:
+        parts = arm.level.split(",") if arm.level else []
+        values = dict(part.split("=", 1) for part in parts if "=" in part)
+        if FACTOR in values:
+            rest = ",".join(part for part in parts if not part.startswith(f"{FACTOR}="))
+            found.setdefault((arm.arm, rest), {})[float(values[FACTOR])] = arm.level
+    return [
+        Line(arm, rest, dict(sorted(levels.items())))
+        for (arm, rest), levels in found.items()
+        if len(levels) >= FEWEST_LEVELS
+    ]
+
+
+def slopes(differences_RLK: Array, imbalances_L: Array) -> Array:
+    """Return the least squares slope of every row and seed on log10 imbalance (R, K).
+
+    NaN where a seed lacks a level: its slope would be another estimate.
+
+    Args:
+        differences_RLK: Arm minus reference.
+        imbalances_L: Above 0.
+    """
+    x = np.log10(imbalances_L)
+    centred = x - x.mean()
+    return np.asarray(np.einsum("rlk,l->rk", differences_RLK, centred) / (centred**2).sum(), dtype=np.float64)
+
+
+def differences(study: Study, metrics: pl.DataFrame, line: Line, name: str) -> Array:
+    """Return arm minus reference at each level of a line (L, K), NaN where one of the two is missing."""
+    wanted = metrics.filter(pl.col("metric") == name)
+    found = np.full((len(line.levels), study.seeds), np.nan)
+    for row, level in enumerate(line.levels.values()):
+        here = wanted.filter(pl.col("level") == level)
+        own, reference = (
+            dict(here.filter(pl.col("arm") == arm).select("index", "value").iter_rows())
+            for arm in (line.arm, study.reference)
+        )
+        for seed in range(study.seeds):
+            if own.get(seed) is not None and reference.get(seed) is not None:
+                found[row, seed] = own[seed] - reference[seed]
+    return np.where(np.isfinite(found), found, np.nan)
+
+
+def _table(study: Study, metrics: pl.DataFrame, lines: list[Line], name: str) -> Table:
+    rows_RLK = [differences(study, metrics, line, name) for line in lines]
+    per_seed = np.concatenate(
+        [slopes(row[None], np.array(list(line.levels))) for row, line in zip(rows_RLK, lines, strict=True)]
+    )
+    estimate = mean_interval(per_seed)
+    primary = name == study.primary
+    p = np.minimum(holm(paired_t_p(per_seed)) * study.looks, 1.0) if primary else np.full(len(lines), np.nan)
+    levels = list(dict.fromkeys(f"{value:g}" for line in lines for value in line.levels))
+    decimals = decimals_for((estimate.high - estimate.low) / 2)
+    cells = []
+    mean, low, high = (values.tolist() for values in (estimate.mean, estimate.low, estimate.high))
+    for position, (line, row) in enumerate(zip(lines, rows_RLK, strict=True)):
+        means = dict(zip((f"{value:g}" for value in line.levels), mean_interval(row).mean, strict=True))
+        cells.append(
+            [
+                line.arm if not line.rest else f"{line.arm} ({line.rest})",
+                *(number(means.get(level), decimals, signed=True) for level in levels),
+                interval(mean[position], low[position], high[position], decimals, signed=True),
+                *([p_value(float(p[position]))] if primary else []),
+                str(int(estimate.n[position])),
+            ]
+        )
+    title = f"{name}: difference to {study.reference} by imbalance, and its slope per factor of 10"
+    columns = [
+        "arm",
+        *(f"x{level}" for level in levels),
+        "slope",
+        *(["p (Holm)"] if primary else []),
+        "seeds",
+    ]
+    return Table(title, columns, cells)
