@@ -6,6 +6,8 @@ A plug-in adds its own with ``DATASETS["name"] = source``, and its options to ``
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from sarx.data import ade20k, cityscapes, coco_stuff, digit_scenes, digits_lt, folder, pascal_context
@@ -43,8 +45,8 @@ def describe(config: NamedConfig, seed: int) -> DataSet:
     return DATASETS[config.name].describe(config, seed)
 
 
-def load_split(config: NamedConfig, seed: int, split: str) -> Split | FileSplit:
-    """Return the split ``train``, ``val`` or ``test``; no other split is read or made.
+def load_split(config: NamedConfig, seed: int, split: str) -> Any:
+    """Return the split ``train``, ``val`` or ``test``, a ``Split`` or ``FileSplit``; no other is read or made.
 
     Data sets whose selection is held out of the training images (``config.held_out``) also have ``all``.
     """

@@ -18,7 +18,7 @@ VOID = 255
 IMAGE = "_leftImg8bit.png"
 TABLES = {
     "_gtFine_labelIds.png": make_table(
-        {i: VOID for i in range(34)} | {stored: c for c, stored in enumerate(LABEL_IDS)}
+        dict.fromkeys(range(34), VOID) | {stored: c for c, stored in enumerate(LABEL_IDS)}
     ),
     "_gtFine_labelTrainIds.png": make_table({c: c for c in range(len(LABEL_IDS))}),
 }
