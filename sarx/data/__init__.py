@@ -46,7 +46,7 @@ def describe(config: NamedConfig, seed: int) -> DataSet:
 
 
 def load_split(config: NamedConfig, seed: int, split: str) -> Any:
-    """Return the split ``train``, ``val`` or ``test``, a ``Split`` or ``FileSplit``; no other is read or made.
+    """Return the split ``train``, ``val`` or ``test``: ``Split`` or ``FileSplit``; no other is made or read.
 
     Data sets whose selection is held out of the training images (``config.held_out``) also have ``all``.
     """
