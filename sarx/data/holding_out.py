@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from functools import cache
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,10 +25,11 @@ def held_out(rule: str, images: Sequence[str]) -> npt.NDArray[np.bool_]:
     """
     content = _read(rule)
     if content["rule"] == "folders":
-        folders = frozenset(content["folders"])
-        return np.array([PurePosixPath(image).parent.name in folders for image in images], bool)
+        folders = [[folder] for folder in content["folders"]]
+        return np.array([image.split("/")[-2:-1] in folders for image in images], bool)
     modulus, remainder = content["modulus"], content["remainder"]
-    return np.array([_number(PurePosixPath(image).stem) % modulus == remainder for image in images], bool)
+    names = (image.rpartition("/")[2] for image in images)
+    return np.array([_number(name.rpartition(".")[0] or name) % modulus == remainder for name in names], bool)
 
 
 def rule_digest(rule: str) -> str:

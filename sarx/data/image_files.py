@@ -79,7 +79,7 @@ def read_mask(path: Path, table: Bytes, variable: str = "") -> Bytes:
         strange = (stored < 0) | (stored >= limit)
         if strange.any():
             raise UserError(_out_of_range(int(stored[strange][0]), table), where=str(path))
-    labels: Bytes = table[stored]
+    labels = np.take(table, stored)
     wrong = labels == WRONG
     if wrong.any():
         raise UserError(_out_of_range(int(stored[wrong][0]), table), where=str(path))

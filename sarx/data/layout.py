@@ -99,6 +99,7 @@ def list_files(root: Path, folder: str, endings: tuple[str, ...]) -> dict[str, F
         UserError: If the folder cannot be read, or if two files differ in nothing but their ending.
     """
     found: dict[str, File] = {}
+    lowered_endings = tuple(ending.lower() for ending in endings)
     pending = [""]
     while pending:
         inner = pending.pop()
@@ -109,12 +110,12 @@ def list_files(root: Path, folder: str, endings: tuple[str, ...]) -> dict[str, F
                     shown = f"{inner}{entry.name}"
                     if entry.name.startswith("."):
                         continue
-                    if entry.is_dir():
-                        pending.append(f"{shown}/")
+                    lowered = entry.name.lower()
+                    if not lowered.endswith(lowered_endings):
+                        if entry.is_dir():
+                            pending.append(f"{shown}/")
                         continue
-                    ending = next((end for end in endings if entry.name.lower().endswith(end.lower())), None)
-                    if ending is None:
-                        continue
+                    ending = next(end for end in lowered_endings if lowered.endswith(end))
                     key = shown[: -len(ending)]
                     if key in found:
                         other = found[key].path

@@ -52,9 +52,7 @@ def _count(job: tuple[Path, Callable[[Path], Bytes], int]) -> npt.NDArray[np.int
     return np.bincount(read(path).reshape(-1), minlength=256)[:num_classes].astype(np.int32)
 
 
-def each(
-    work: Callable[[Job], Result], jobs: Iterable[Job], total: int, title: str
-) -> Iterator[Result]:
+def each(work: Callable[[Job], Result], jobs: Iterable[Job], total: int, title: str) -> Iterator[Result]:
     """Yield the results of all jobs in order, from several processes if there are many.
 
     Args:

@@ -39,7 +39,7 @@ def table(background: bool, categories: bool) -> Bytes:
     shift = 0 if background else 1
     if not categories:
         return make_table({0: first} | {c: c - shift for c in range(1, CLASSES)})
-    mapping = {stored: first for stored in range(NUM_CATEGORIES + 1)}
+    mapping = dict.fromkeys(range(NUM_CATEGORIES + 1), first)
     mapping |= {stored: c - shift for c, stored in enumerate(CATEGORIES, start=1)}
     return make_table(mapping, size=NUM_CATEGORIES + 1)
 

@@ -93,7 +93,11 @@ def test_one_level_too_deep(layout: Any, tmp_path: Path) -> None:
     make, configure = layout
     root = make(tmp_path / "root")
     for inner in sorted(path for path in root.iterdir() if path.is_dir()):
-        refused(lambda inner=inner: fingerprint(configure(str(inner))), f"{inner} has no ", f"; {root} looks right")
+        refused(
+            lambda inner=inner: fingerprint(configure(str(inner))),
+            f"{inner} has no ",
+            f"; {root} looks right",
+        )
 
 
 def first(config: Any, split: str = "all") -> tuple[Path, Path]:
@@ -151,7 +155,9 @@ def test_an_empty_split(layout: Any, tmp_path: Path) -> None:
         if lists.name in ("val.txt", "test.txt"):
             lists.write_text("")
     forget_indices()
-    refused(lambda: load_split(config, 0, "test"), "split 'test' of data=", "is empty", " and 0 validation images")
+    refused(
+        lambda: load_split(config, 0, "test"), "split 'test' of data=", "is empty", " and 0 validation images"
+    )
     assert len(load_split(config, 0, "train")) > 0
 
 
@@ -172,7 +178,9 @@ def test_a_label_map_of_another_size(config: Any) -> None:
         larger = opened.resize((opened.width + 3, opened.height))
     larger.save(image)
     part = load_split(config, 0, "all")
-    refused(lambda: part.pair(0), f"{part.root / part.labels[0]}: is ", " pixels, its image ", f"{larger.width}x")
+    refused(
+        lambda: part.pair(0), f"{part.root / part.labels[0]}: is ", " pixels, its image ", f"{larger.width}x"
+    )
 
 
 OUT_OF_RANGE = {
@@ -212,7 +220,11 @@ def test_a_category_out_of_range_in_a_matlab_file(tmp_path: Path) -> None:
     refused(lambda: part.label(0), f"{path}: has no matrix called LabelMap")
     savemat(path, {"LabelMap": np.zeros((2, 2, 2))})
     refused(lambda: part.label(0), f"{path}: LabelMap is not a matrix of numbers")
-    for damaged in (b"", b"MATLAB but no more", b"MATLAB 5.0 MAT-file" + b" " * 105 + b"\0\1IM" + b"\x0f\0\0\0\xff"):
+    for damaged in (
+        b"",
+        b"MATLAB but no more",
+        b"MATLAB 5.0 MAT-file" + b" " * 105 + b"\0\1IM" + b"\x0f\0\0\0\xff",
+    ):
         path.write_bytes(damaged)
         refused(lambda: part.label(0), f"{path}: cannot be read")
 
@@ -250,7 +262,8 @@ def test_the_wrong_variant_of_coco_stuff(tmp_path: Path) -> None:
     refused(lambda: fingerprint(CocoStuffConfig(root=str(root))), f"{root} has no images/train2017")
     root = trees.make_coco_stuff(tmp_path / "large")
     refused(
-        lambda: fingerprint(CocoStuffConfig(root=str(root), variant="10k")), "imageLists/train.txt: there is no such"
+        lambda: fingerprint(CocoStuffConfig(root=str(root), variant="10k")),
+        "imageLists/train.txt: there is no such",
     )
 
 

@@ -34,7 +34,12 @@ def config(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
 
 @pytest.mark.parametrize(
     ("full", "classes", "imbalance", "total", "last"),
-    [(5000, 10, 100.0, 12406, 50), (500, 100, 100.0, 10847, 5), (5000, 10, 1.0, 50000, 5000), (500, 100, 10.0, 19573, 50)],
+    [
+        (5000, 10, 100.0, 12406, 50),
+        (500, 100, 100.0, 10847, 5),
+        (5000, 10, 1.0, 50000, 5000),
+        (500, 100, 10.0, 19573, 50),
+    ],
 )
 def test_the_published_numbers(full: int, classes: int, imbalance: float, total: int, last: int) -> None:
     """12,406 and 10,847 training images at imbalance 100, as long-tail papers state."""
@@ -51,7 +56,10 @@ def test_splits_are_images_of_the_archive_with_their_labels(config: Any) -> None
         assert part.images.dtype == part.labels.dtype == np.uint8
         assert part.images.shape == (len(part), 3, 32, 32)
         np.testing.assert_array_equal(part.images[:, 0, 0, 0], part.labels)  # so the maker wrote them
-    assert class_counts(load_split(config, 0, "test").labels, config.num_classes).tolist() == [2] * config.num_classes
+    assert (
+        class_counts(load_split(config, 0, "test").labels, config.num_classes).tolist()
+        == [2] * config.num_classes
+    )
     with pytest.raises(ValueError, match="train, all, val, test"):
         load_split(config, 0, "report")
 
@@ -96,7 +104,9 @@ def test_the_description(config: Any) -> None:
     assert (data.in_channels, data.image_size, data.task) == (3, (32, 32), "classification")
     full = describe(type(config)(root=config.root, imbalance=100.0), 0)
     sizes = {name: len(group) for name, group in full.groups.items()}
-    assert sizes == ({"many": 8, "medium": 2} if config.num_classes == 10 else {"many": 35, "medium": 35, "few": 30})
+    assert sizes == (
+        {"many": 8, "medium": 2} if config.num_classes == 10 else {"many": 35, "medium": 35, "few": 30}
+    )
     assert sorted(c for group in full.groups.values() for c in group) == list(range(config.num_classes))
     if config.num_classes == 100:
         assert list(data.class_names) == sorted(data.class_names)
@@ -141,12 +151,16 @@ class Harm:
         return os.mkdir, ("harm",)
 
 
-@pytest.mark.parametrize("harm", [Harm(), np.array([Harm()], object), {"data": Harm()}], ids=["alone", "in an array", "in a dict"])
+@pytest.mark.parametrize(
+    "harm", [Harm(), np.array([Harm()], object), {"data": Harm()}], ids=["alone", "in an array", "in a dict"]
+)
 def test_a_pickle_cannot_run_code(harm: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     config, folder = unpacked(tmp_path)
     (folder / "data_batch_3").write_bytes(pickle.dumps(harm, protocol=2))
-    with pytest.raises(UserError, match=r"data_batch_3: data_batch_3 cannot be read: it asks for posix\.mkdir"):
+    with pytest.raises(
+        UserError, match=r"data_batch_3: data_batch_3 cannot be read: it asks for posix\.mkdir"
+    ):
         load_split(config, 0, "train")
     assert not (tmp_path / "harm").exists()
 
@@ -187,7 +201,9 @@ def test_damaged_files(tmp_path: Path) -> None:
 
 
 def test_a_missing_archive(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"data\.root: not set; data=cifar10_lt expects cifar-10-python\.tar\.gz"):
+    with pytest.raises(
+        UserError, match=r"data\.root: not set; data=cifar10_lt expects cifar-10-python\.tar\.gz"
+    ):
         fingerprint(Cifar10LTConfig())
     with pytest.raises(UserError, match=r"data\.root: .* has neither; .*https://www\.cs\.toronto\.edu"):
         fingerprint(Cifar100LTConfig(root=str(tmp_path)))

@@ -20,7 +20,14 @@ from sarx.data.class_list import (
 )
 from sarx.data.holding_out import RULES, held_out, rule_digest
 
-SIZES = {"cityscapes": 19, "ade20k": 150, "pascal_context": 60, "coco_stuff": 171, "cifar10": 10, "cifar100": 100}
+SIZES = {
+    "cityscapes": 19,
+    "ade20k": 150,
+    "pascal_context": 60,
+    "coco_stuff": 171,
+    "cifar10": 10,
+    "cifar100": 100,
+}
 
 
 def test_every_file_of_classes_is_tested_here() -> None:
@@ -103,7 +110,7 @@ def test_held_out_stems_are_about_a_tenth_and_never_change() -> None:
     np.testing.assert_array_equal(held_out("stems", [stem.replace("jpg", "png") for stem in stems]), apart)
 
 
-FIRST_HELD_OUT: list[int] = []
+FIRST_HELD_OUT = [4, 14, 34, 50, 58]
 """A changed rule is another data set: give it another version."""
 
 
@@ -111,11 +118,13 @@ def test_the_rules_that_ship_do_not_change_unnoticed() -> None:
     assert {path.stem: rule_digest(path.stem)[:16] for path in RULES.iterdir()} == DIGESTS
 
 
-DIGESTS: dict[str, str] = {}
+DIGESTS = {"cityscapes": "2f66abdf8d900be3", "stems": "73c32dbb7158197b"}
 
 
 def test_the_files_are_in_the_package() -> None:
     root = Path(__file__).parents[2]
-    patterns = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["sarx"]
+    patterns = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"][
+        "sarx"
+    ]
     shipped = {path for pattern in patterns for path in (root / "sarx").glob(pattern)}
     assert {*CLASSES.iterdir(), *GROUPS.iterdir(), *RULES.iterdir()} <= shipped

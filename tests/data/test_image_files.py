@@ -40,7 +40,9 @@ def test_a_cmyk_jpeg(tmp_path: Path) -> None:
 def test_a_palette_with_transparency_warns_of_nothing(tmp_path: Path) -> None:
     image = Image.fromarray(RGB).convert("P")
     image.save(tmp_path / "x.png", transparency=bytes(range(256)))
-    np.testing.assert_array_equal(read_image(tmp_path / "x.png"), np.array(image.convert("RGB")).transpose(2, 0, 1))
+    np.testing.assert_array_equal(
+        read_image(tmp_path / "x.png"), np.array(image.convert("RGB")).transpose(2, 0, 1)
+    )
 
 
 def test_sixteen_bit_images_are_refused(tmp_path: Path) -> None:
@@ -75,7 +77,9 @@ def test_label_maps_are_read_as_indices(kind: str, tmp_path: Path) -> None:
 
 def test_colour_label_maps_are_refused(tmp_path: Path) -> None:
     Image.fromarray(RGB).save(tmp_path / "m.png")
-    with pytest.raises(UserError, match=r"m\.png: is a colour image \(RGB\); a label map is a grey or palette"):
+    with pytest.raises(
+        UserError, match=r"m\.png: is a colour image \(RGB\); a label map is a grey or palette"
+    ):
         read_mask(tmp_path / "m.png", TABLE)
 
 

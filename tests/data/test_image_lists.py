@@ -60,7 +60,9 @@ def test_without_a_list_selection_is_held_out_of_the_training_images(inaturalist
     assert pairs["train"]
     assert pairs["val"]
     assert sorted(pairs["train"] + pairs["val"]) == sorted(full)
-    assert [pair for pair, apart in zip(full, held_out("stems", parts["all"].images), strict=True) if apart] == pairs["val"]
+    assert [
+        pair for pair, apart in zip(full, held_out("stems", parts["all"].images), strict=True) if apart
+    ] == pairs["val"]
     own = INaturalistConfig(root=inaturalist.root, list_val="more.txt")
     assert list(load_split(own, 0, "val").images) == [image for image, _ in full[:5]]
     assert list(load_split(own, 0, "train").images) == [image for image, _ in full]

@@ -101,7 +101,13 @@ def test_a_model_trains_on_it(installed: Path) -> None:
 
     plugins.load(["my_stripes"])
     config = composing.compose(
-        ["data=stripes", "regularizer=none", "training.steps=2", "training.eval_every=2", "training.batch_size=2"]
+        [
+            "data=stripes",
+            "regularizer=none",
+            "training.steps=2",
+            "training.eval_every=2",
+            "training.batch_size=2",
+        ]
     )
     (result,) = train(config)
     assert "val/miou" in result.metrics

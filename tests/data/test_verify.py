@@ -73,7 +73,9 @@ MAKERS = {
 
 
 @pytest.mark.parametrize("name", MAKERS)
-def test_the_known_numbers_are_compared(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_known_numbers_are_compared(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     make, more, (train, test) = MAKERS[name]
     root = make(tmp_path / "root")
     code, out, err = ran(capsys, f"data={name}", f"data.root={root}", *more)

@@ -153,7 +153,7 @@ def make_coco_stuff(
     ids, ending = (COCO_TRAIN_IDS, "_labelTrainIds") if kind == "labelTrainIds" else (COCO_IDS, "")
     for split, count in (("train2017", train), ("val2017", val)):
         for i in range(1, count + 1):
-            stem, size = f"{i:012d}", sizes[i % len(sizes)]
+            stem, size = f"{9 * i:012d}", sizes[i % len(sizes)]
             write_image(root / "images" / split / f"{stem}.jpg", rng, size)
             write_mask(root / "annotations" / split / f"{stem}{ending}.png", blocks(rng, ids, size))
     return root
