@@ -43,7 +43,10 @@ def grow(maps, size):
 
 def literal_whole(model, images):
     height, width = images.shape[2:]
-    full = [side if side % model.multiple == 0 else (side // model.multiple + 1) * model.multiple for side in (height, width)]
+    full = [
+        side if side % model.multiple == 0 else (side // model.multiple + 1) * model.multiple
+        for side in (height, width)
+    ]
     padded = torch.zeros(*images.shape[:2], *full)
     padded[:, :, :height, :width] = images
     return grow(model(padded), full)[:, :, :height, :width]

@@ -87,7 +87,9 @@ def bilinear_box(
     first, last = columns.low[0], columns.high[-1] + 1
     step = -1 if flip else 1
     columns = Taps(
-        columns.low[::step] - first, columns.high[::step] - first, np.ascontiguousarray(columns.weight[::step])
+        columns.low[::step] - first,
+        columns.high[::step] - first,
+        np.ascontiguousarray(columns.weight[::step]),
     )
     lines = image.transpose(1, 0, 2)[:, :, first:last]
     result = np.empty((image.shape[0], box.height, box.width), np.uint8)

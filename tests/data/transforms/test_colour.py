@@ -47,7 +47,7 @@ def test_distortions_are_those_of_the_literal_version():
         got = distort(blocks(image), draw_distortion(numbers))
         wanted = literal_distortion(image, numbers.tolist())
         assert difference(got, wanted) <= 2  # one level at a half, which contrast may make two
-        assert (got != blocks(wanted)).mean() < 0.03
+        assert (got != blocks(wanted)).mean() < 0.05
         assert (got >= 0).all()
         assert (got <= 255).all()
         assert (got == np.rint(got)).all()
