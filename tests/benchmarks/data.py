@@ -1,10 +1,11 @@
 """How fast Cityscapes samples are made: ``just bench data``.
 
-The training pipeline of Cityscapes (scale .5 to 2, crop 512x1024, mirror, colours) from 2048x1024 PNG files, by
-sarx and by the plain way: Pillow resizes the whole image, torchvision crops, mirrors and jitters Pillow images,
-ToTensor, Normalize. Both get the same random numbers, run in a DataLoader with 2 workers and end as normalised
-float32 batches of 2 with int64 labels; sarx normalises in the process that would train, the plain way in the
-workers. They take turns in rounds; a bar compares the best rounds. Files are made up (see street_files.py).
+The training pipeline of Cityscapes (scale .5 to 2, crop 512x1024, mirror, colours) from 2048x1024 PNG files,
+by sarx and by the plain way: Pillow resizes the whole image, torchvision crops, mirrors and jitters Pillow
+images, ToTensor, Normalize. Both get the same random numbers, run in a DataLoader with 2 workers and end as
+normalised float32 batches of 2 with int64 labels; sarx normalises in the process that would train, the plain
+way in the workers. They take turns in rounds; a bar compares the best rounds. The files are made up (see
+street_files.py).
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ TRAIN_IDS = train_ids()
 BATCH, WORKERS = 2, 2
 LEAST_WITHOUT_DECODE, LEAST_WITH_DECODE = 1.5, 1.1
 TOLERANCE = (1, 2)
-"""Levels: of pixels, float32 against float64 at a half, and of distorted ones, where contrast may double it."""
+"""Levels: of pixels (float32 against float64 at a half) and of distorted ones (contrast may double it)."""
 
 Files = list[tuple[Path, Path]]
 
