@@ -102,7 +102,7 @@ def bilinear_box(
 def _block(lines: Bytes, rows: Taps, columns: Taps) -> Tensor:
     """Interpolate some rows of lines (H, C, W'): float32 (n, C, w); the cheaper axis goes first."""
     needed = np.unique(np.concatenate([rows.low, rows.high]))
-    source = lines[needed].astype(np.float32)
+    source = np.ascontiguousarray(lines[needed]).astype(np.float32)
     low, high = np.searchsorted(needed, rows.low), np.searchsorted(needed, rows.high)
     rows = Taps(low, high, rows.weight.view(-1, 1, 1))
     if len(needed) < len(low):
