@@ -22,7 +22,7 @@ from sarx.data.dataset import Bytes
 
 Places = npt.NDArray[np.intp]
 
-BLOCK = 32
+BLOCK = 64
 """Rows of the box that are made at a time, so that they stay in the cache."""
 
 
