@@ -111,7 +111,7 @@ def _padded(forward: Forward, multiple: int, images: Tensor) -> Tensor:
 
 
 def resized(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """Return maps (B, C, h, w) resized bilinearly, corners not aligned; the same ones if they have the size."""
+    """Return maps (B, C, h, w) resized bilinearly, corners not aligned; the same if they fit."""
     if maps.shape[2:] == size:
         return maps
     return interpolate(maps, size=size, mode="bilinear", align_corners=False)

@@ -1,4 +1,4 @@
-"""Images for classification, as published for CIFAR (pad, crop, mirror) and ImageNet (random resized crop)."""
+"""Images for classification, as published for CIFAR (pad, crop, mirror) and ImageNet (resized crops)."""
 
 from __future__ import annotations
 

@@ -46,4 +46,4 @@ def is_mixed(labels: Bytes, max_class_share: float, ignore_index: int) -> bool:
     """Say whether labels hold more than one class and none has ``max_class_share`` of them or more."""
     counts = np.bincount(labels.reshape(-1), minlength=ignore_index + 1)
     counts[ignore_index] = 0
-    return np.count_nonzero(counts) > 1 and bool(counts.max() / counts.sum() < max_class_share)
+    return bool(np.count_nonzero(counts) > 1 and counts.max() / counts.sum() < max_class_share)

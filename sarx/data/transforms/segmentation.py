@@ -81,7 +81,7 @@ def _pad(pixels: Bytes, size: tuple[int, int], colour: tuple[int, ...]) -> Bytes
 
 
 def resized_for_test(image: Tensor, config: FilesConfig) -> Tensor:
-    """Return an image uint8 (3, H, W) scaled as for training, without a factor; its scores are scaled back."""
+    """Return an image uint8 (3, H, W) scaled as in training but without a factor; scores are scaled back."""
     size = scaled_size((image.shape[1], image.shape[2]), (config.resize_height, config.resize_width))
     if size == tuple(image.shape[1:]):
         return image

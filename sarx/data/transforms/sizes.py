@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 
-def scaled_size(
-    size: tuple[int, int], target: tuple[int, int], ratio: float = 1.0
-) -> tuple[int, int]:
+def scaled_size(size: tuple[int, int], target: tuple[int, int], ratio: float = 1.0) -> tuple[int, int]:
     """Return (height, width) of an image scaled to fit a target times a ratio.
 
     The longer side fits the larger number of the target, the shorter side the smaller one. Target sides are

@@ -20,7 +20,12 @@ from sarx.data.transforms.draws import Draws
 
 
 def literal_sample(
-    image: Tensor, label: Tensor, draws: Draws, config: FilesConfig, ignore_index: int, mean: tuple[float, ...]
+    image: Tensor,
+    label: Tensor,
+    draws: Draws,
+    config: FilesConfig,
+    ignore_index: int,
+    mean: tuple[float, ...],
 ) -> tuple[Tensor, Tensor]:
     """Return image and labels of one sample."""
     image, label = literal_resize(image, label, draws, config)
@@ -34,18 +39,26 @@ def literal_sample(
     right, bottom = config.crop_width - image.shape[2], config.crop_height - image.shape[1]
     colour = [round(value * 255) for value in mean]
     image = torch.stack(
-        [F.pad(plane[None], [0, 0, right, bottom], fill=level)[0] for plane, level in zip(image, colour, strict=True)]
+        [
+            F.pad(plane[None], [0, 0, right, bottom], fill=level)[0]
+            for plane, level in zip(image, colour, strict=True)
+        ]
     )
     return image, F.pad(label[None], [0, 0, right, bottom], fill=ignore_index)[0]
 
 
-def literal_resize(image: Tensor, label: Tensor, draws: Draws, config: FilesConfig) -> tuple[Tensor, Tensor]:
-    """Resize all of both: bilinear without antialiasing in float64, and nearest in fractions."""
+def literal_size(size: tuple[int, int], draws: Draws, config: FilesConfig) -> list[int]:
+    """Return (height, width) of the resized image."""
     ratio = draws.ratio * (config.ratio_high - config.ratio_low) + config.ratio_low
     scale = int(config.resize_width * ratio), int(config.resize_height * ratio)
+    factor = min(max(scale) / max(size), min(scale) / min(size))
+    return [int(size[0] * factor + 0.5), int(size[1] * factor + 0.5)]
+
+
+def literal_resize(image: Tensor, label: Tensor, draws: Draws, config: FilesConfig) -> tuple[Tensor, Tensor]:
+    """Resize all of both: bilinear without antialiasing in float64, and nearest in fractions."""
     height, width = label.shape
-    factor = min(max(scale) / max(height, width), min(scale) / min(height, width))
-    size = [int(height * factor + 0.5), int(width * factor + 0.5)]
+    size = literal_size((height, width), draws, config)
     whole = F.resize(image.double(), size, InterpolationMode.BILINEAR, antialias=False)
     rows = [math.floor(Fraction(place * height, size[0])) for place in range(size[0])]
     columns = [math.floor(Fraction(place * width, size[1])) for place in range(size[1])]

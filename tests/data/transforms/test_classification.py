@@ -76,7 +76,9 @@ def test_random_resized_crop_is_crop_resize_flip():
 
 def test_resize_centre_crop():
     image = image_of(64, 96)
-    scaled = torch.nn.functional.interpolate(image[None].float(), size=(32, 48), mode="bilinear", antialias=True)[0]
+    scaled = torch.nn.functional.interpolate(
+        image[None].float(), size=(32, 48), mode="bilinear", antialias=True
+    )[0]
     got = resize_centre_crop(image, 32, 28)
     assert got.shape == (3, 28, 28)
     assert (got - scaled[:, 2:30, 10:38]).abs().max() <= 2
