@@ -148,7 +148,7 @@ def _choose_branches(name: str, in_channels: int, output_stride: int | None, fin
 
 def _selection(reductions: list[int], final: bool) -> dict[str, Any]:
     """Return the options that select maps: those from stride 4 on, or four of a network with one stride."""
-    from timm.models import FeatureGetterNet
+    from timm.models._features import FeatureGetterNet  # exported nowhere else
 
     depth = len(reductions)
     if len(set(reductions)) > 1:
@@ -187,9 +187,7 @@ def _create(name: str, in_channels: int, pretrained: bool, options: dict[str, An
     source = (published.hf_hub_id or published.url or published.file) if published is not None else None
     check_published(name, source)
     with loading(name, str(source)):
-        return timm.create_model(
-            name, pretrained=True, features_only=True, in_chans=in_channels, **options
-        )
+        return timm.create_model(name, pretrained=True, features_only=True, in_chans=in_channels, **options)
 
 
 def synchronise_batch_norm(model: nn.Module) -> nn.Module:

@@ -31,6 +31,4 @@ def fpn(backbone: Backbone, config: ModelConfig, num_classes: int) -> Segmenter:
         dropout=0.0,
     )
     decoder = nn.Sequential(SmpDecoder(module), conv_norm_relu(LEVEL, width))
-    return Segmenter(
-        backbone, decoder, config, num_classes, feature_dim=width, stride=backbone.strides[0]
-    )
+    return Segmenter(backbone, decoder, config, num_classes, feature_dim=width, stride=backbone.strides[0])

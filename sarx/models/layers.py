@@ -37,4 +37,4 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     rows = (queries.flatten(2).mT, keys.mT, values.mT)
     query, key, value = (item.unsqueeze(1) for item in rows)  # one head: fused kernels want four dimensions
     means = scaled_dot_product_attention(query, key, value).squeeze(1)
-    return means.mT.unflatten(2, queries.shape[2:])
+    return means.mT.reshape(len(queries), -1, *queries.shape[2:])

@@ -63,6 +63,4 @@ def nonlocal_(backbone: Backbone, config: ModelConfig, num_classes: int) -> Segm
     """Create the model at the stride of the last branch; D is ``config.feature_dim`` or 512."""
     width = config.feature_dim or 512
     decoder = NonLocalDecoder(backbone.channels[-1], width)
-    return Segmenter(
-        backbone, decoder, config, num_classes, feature_dim=width, stride=backbone.strides[-1]
-    )
+    return Segmenter(backbone, decoder, config, num_classes, feature_dim=width, stride=backbone.strides[-1])

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import Any
 
 from sarx.config.errors import UserError
 from sarx.config.schema.model import ModelConfig
@@ -13,6 +14,9 @@ from sarx.models.backbone_names import CIFAR_RESNETS, MIX_TRANSFORMERS
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 """Mean and standard deviation of ImageNet's pixels / 255, per channel."""
+
+FAILURES = (OSError, RuntimeError, ValueError, LookupError, EOFError, UnpicklingError)
+"""What the libraries raise where a file cannot be had, read or put into the network."""
 
 
 def model_mean_std(config: ModelConfig) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
@@ -64,10 +68,10 @@ def loading(name: str, source: str) -> Iterator[None]:
     from huggingface_hub.errors import HfHubHTTPError
     from safetensors import SafetensorError
 
-    failures = (*HfHubHTTPError.__bases__, SafetensorError, UnpicklingError, EOFError)
+    network: tuple[Any, ...] = HfHubHTTPError.__bases__  # the errors of the HTTP client
     try:
         yield
-    except (OSError, RuntimeError, ValueError, LookupError, *failures) as error:
+    except (*FAILURES, SafetensorError, *network) as error:
         reason = " ".join(str(error).split())
         raise UserError(
             f"cannot load the weights {source} of {name} ({type(error).__name__}: {reason[:200]}); set "

@@ -57,9 +57,7 @@ def row(name: str) -> str:
     stride = getattr(models[0], "stride", None)
     operations = ["-"] * len(SIZES)
     if stride is not None:
-        operations = [
-            f"{gflops(model, size):,.0f}" for model, (size, _) in zip(models, SIZES, strict=True)
-        ]
+        operations = [f"{gflops(model, size):,.0f}" for model, (size, _) in zip(models, SIZES, strict=True)]
     cells = [name, f"{parameters / 1e6:.2f}", f"{sar_parameters(width):,}", *operations, f"{width}"]
     return line([*cells, "-" if stride is None else f"{stride}"])
 
@@ -87,7 +85,7 @@ def gflops(model: nn.Module, size: tuple[int, int]) -> float:
     images = torch.empty(1, 3, *size, device="meta")
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         model(images)
-    return counter.get_total_flops() / 1e9
+    return float(counter.get_total_flops()) / 1e9
 
 
 def sar_parameters(width: int) -> int:

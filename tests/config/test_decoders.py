@@ -44,7 +44,11 @@ def test_pool_is_for_classification() -> None:
         ({"model.decoder": "psp"}, "model.decoder", "'psp' is not one of fcn, ocr, nonlocal"),
         ({"model.decoder": "deeplabv3plus"}, "model.output_stride", "set model.output_stride=16 (or 8)"),
         ({"model": "fpn_test_resnet", "model.output_stride": 8}, "model.output_stride", "fpn needs maps"),
-        ({"model": "linear_test_vit", "model.feature_dim": 8}, "model.feature_dim", "set model.feature_dim=null"),
+        (
+            {"model": "linear_test_vit", "model.feature_dim": 8},
+            "model.feature_dim",
+            "set model.feature_dim=null",
+        ),
     ],
 )
 def test_mistakes_are_named_before_anything_is_built(pairs: dict, key: str, message: str) -> None:

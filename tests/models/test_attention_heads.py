@@ -24,9 +24,10 @@ def slow_attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         for y in range(height):
             for x in range(width):
                 scores = [
-                    (queries[b, :, y, x] * keys[b, :, n]).sum() / math.sqrt(depth) for n in range(keys.shape[2])
+                    (queries[b, :, y, x] * keys[b, :, n]).sum() / math.sqrt(depth)
+                    for n in range(keys.shape[2])
                 ]
-                largest = max(float(score) for score in scores)
+                largest = max(float(score.detach()) for score in scores)
                 weights = [(score - largest).exp() for score in scores]
                 total = sum(weights)
                 pixels.append(sum(w / total * values[b, :, n] for n, w in enumerate(weights)))

@@ -30,7 +30,8 @@ def test_cifar_resnets_are_those_that_are_built():
 
 
 @pytest.mark.parametrize(
-    ("name", "hint"), [("mit_b22", "did you mean 'mit_b2'"), ("cifar_resnet33", "did you mean 'cifar_resnet32'")]
+    ("name", "hint"),
+    [("mit_b22", "did you mean 'mit_b2'"), ("cifar_resnet33", "did you mean 'cifar_resnet32'")],
 )
 def test_unknown_names_are_refused_with_a_hint(name, hint):
     with pytest.raises(UserError, match=hint) as caught:

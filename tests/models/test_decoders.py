@@ -86,7 +86,7 @@ BACKBONES = {
     "mit_b0": (None, 32, 1),
     "cifar_resnet32": (None, 4, 1),
 }
-"""Backbone -> output stride, the multiple that gives exact maps, the multiple without which it does not run."""
+"""Backbone -> output stride, the multiple that gives exact maps, the one without which it does not run."""
 
 
 def sizes(backbone: torch.nn.Module, side: int) -> list[tuple[int, ...]]:

@@ -201,9 +201,17 @@ def test_maps_with_channels_last_are_turned():
 @pytest.mark.parametrize(
     ("options", "key", "message"),
     [
-        ({"decoder": "fpn", "backbone": "cifar_resnet32"}, "model.backbone", "fpn needs maps of stride 4, 8, 16"),
+        (
+            {"decoder": "fpn", "backbone": "cifar_resnet32"},
+            "model.backbone",
+            "fpn needs maps of stride 4, 8, 16",
+        ),
         ({"decoder": "fpn", "backbone": "test_vit"}, "model.backbone", "gives no feature map of stride 4"),
-        ({"decoder": "fpn", "output_stride": 8}, "model.output_stride", "fpn needs .* model.output_stride=null"),
+        (
+            {"decoder": "fpn", "output_stride": 8},
+            "model.output_stride",
+            "fpn needs .* model.output_stride=null",
+        ),
         ({"decoder": "deeplabv3plus"}, "model.output_stride", "set model.output_stride=16"),
         ({"decoder": "linear", "backbone": "test_resnet"}, "model.backbone", "no plain vision transformer"),
         ({"decoder": "linear", "backbone": "test_vit", "feature_dim": 8}, "model.feature_dim", "=null"),

@@ -42,7 +42,9 @@ def test_weights_that_cannot_be_had_are_named_with_what_to_do(hub: Path) -> None
 
 
 def test_weights_of_a_mix_transformer_that_cannot_be_had(hub: Path) -> None:
-    with pytest.raises(UserError, match=r"cannot load the weights smp-hub/mit_b0\.imagenet of mit_b0") as caught:
+    with pytest.raises(
+        UserError, match=r"cannot load the weights smp-hub/mit_b0\.imagenet of mit_b0"
+    ) as caught:
         build(config_of("segformer_mit_b0", pretrained=True))
     assert str(hub / "models--smp-hub--mit_b0.imagenet") in str(caught.value)
 
@@ -89,7 +91,9 @@ def test_lcnet_035_is_without_weights() -> None:
     assert not timm.models.is_model_pretrained("lcnet_035")
 
 
-@pytest.mark.parametrize("failure", [OSError("no\n route"), RuntimeError("size"), KeyError("x"), ValueError("y")])
+@pytest.mark.parametrize(
+    "failure", [OSError("no\n route"), RuntimeError("size"), KeyError("x"), ValueError("y")]
+)
 def test_every_failure_becomes_one_line(failure: Exception, hub: Path) -> None:
     with pytest.raises(UserError) as caught, loading("name", "https://example.org/name.pth"):
         raise failure
