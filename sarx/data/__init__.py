@@ -48,7 +48,7 @@ def describe(config: NamedConfig, seed: int) -> DataSet:
     return DATASETS[config.name].describe(config, seed)
 
 
-def load_split(config: NamedConfig, seed: int, split: str) -> Any:
+def load_split(config: NamedConfig, seed: int, split: str) -> Split | FileSplit:
     """Return the split ``train``, ``val`` or ``test``: ``Split`` or ``FileSplit``; no other is made or read.
 
     Data sets whose selection is held out of the training images (``config.held_out``) also have ``all``.

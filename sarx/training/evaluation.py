@@ -4,21 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, pad
 
+from sarx.data import DataSet, FileSplit, Split
 from sarx.losses import adjust
 from sarx.models.output import ModelOutput
 from sarx.training.batches import Batch, batches
 from sarx.training.distributed import global_sum, rank, world_size
 from sarx.training.inference import predict_logits
 from sarx.training.metrics import SCORES, confusion_matrix
-
-if TYPE_CHECKING:
-    from sarx.data import DataSet, FileSplit, Split
 
 
 def evaluate(
