@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sarx.config.schema.data import DigitScenesConfig
 from sarx.data.dataset import Array, Bytes, DataSet, LongTailConfig, Split
 from sarx.data.digits import INK, NUM_DIGITS, Digits, load_digits
 from sarx.data.embedded import content_fingerprint, load_cached, split_tail
@@ -89,7 +90,7 @@ def fingerprint(config: LongTailConfig) -> str:
     return content_fingerprint(SHA256, config)
 
 
-def load_split(config: LongTailConfig, seed: int, split: str) -> Split:
+def load_split(config: DigitScenesConfig, seed: int, split: str) -> Split:
     """Return one split and touch no other: train, val, test, or unlabelled, the rest of the training scenes.
 
     Scenes are independent draws, so the first of them, which have labels, are a fair sample.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -84,7 +85,7 @@ class FileSamples:
         self._next = step + 1
         sizes = [len(piece) for piece in self._pieces(step)]
         return [
-            Part(label.to(self.device, non_blocking=True).long(), lambda image=image: self._normalised(image))
+            Part(label.to(self.device, non_blocking=True).long(), partial(self._normalised, image))
             for image, label in zip(images.split(sizes), labels.split(sizes), strict=True)
         ]
 

@@ -94,7 +94,7 @@ def grid_labels(split: Split | FileSplit, grid: Grid, ignore_index: int) -> Sequ
     """Return the labels of each image at the size of its features, by the nearest rule: (h, w) or ()."""
     if isinstance(split, Split):
         labels = torch.tensor(split.labels)
-        return grid.labels(labels, (split.images.shape[2], split.images.shape[3]), ignore_index)
+        return list(grid.labels(labels, (split.images.shape[2], split.images.shape[3]), ignore_index))
     found: dict[int, Tensor] = {}
     for batch in batches(split):
         size = (batch.images.shape[2], batch.images.shape[3])
@@ -155,7 +155,7 @@ def choose_images(labels: Sequence[Tensor], num_classes: int, most: int) -> Tens
     """
     present = torch.zeros(len(labels), num_classes, dtype=torch.bool)
     for image, part in enumerate(labels):
-        found = part.flatten().unique().long()
+        found = torch.unique(part.flatten()).long()
         present[image, found[(found >= 0) & (found < num_classes)]] = True
     chosen = torch.zeros(len(labels), dtype=torch.bool)
     for c in range(num_classes):
@@ -203,7 +203,7 @@ def features_at(
             if found is None:
                 found = rows.new_zeros(len(chosen), rows.shape[1])
             numbers = torch.searchsorted(images, batch.indices)
-            for number, one in zip(numbers, rows.split(len(rows) // len(numbers)), strict=True):
+            for number, one in zip(numbers, torch.split(rows, len(rows) // len(numbers)), strict=True):
                 inside = (chosen >= starts[number]) & (chosen < starts[number + 1])
                 found[inside.to(device)] = one[(chosen[inside] - starts[number]).to(device)]
     assert found is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -86,7 +87,7 @@ class Samples:
     def parts(self, step: int) -> list[Part]:
         """Return this rank's part of each micro-batch of a step."""
         pieces = cut(self.chosen(step), self.accumulation, rank(), world_size())
-        return [Part(self.labels_of(piece), lambda piece=piece: self.images_of(piece)) for piece in pieces]
+        return [Part(self.labels_of(piece), partial(self.images_of, piece)) for piece in pieces]
 
     def few(self) -> tuple[Tensor, Tensor]:
         """Return two samples of this rank: normalised images and labels, on the device."""

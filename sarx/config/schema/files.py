@@ -19,7 +19,7 @@ class FilesConfig:
     number, the shorter within the smaller), times a factor drawn from [``ratio_low``, ``ratio_high``]; cut
     to ``crop_height`` x ``crop_width``, ten times at most until no class has more than ``max_class_share`` of
     the labelled pixels; flipped with probability ``flip``; distorted in brightness, contrast, saturation and
-    hue if ``photometric``; padded with black that is ignored.
+    hue if ``photometric``; padded with the mean colour, which is ignored.
 
     ``evaluation`` predicts the image scaled as above without a factor: ``whole``; ``slide`` averages windows
     of ``window`` pixels, ``stride`` apart; ``multi_scale`` averages the factors .5 to 1.75 in steps of .25,
