@@ -72,21 +72,21 @@ def without_batch_norm(*arguments: Any, **options: Any) -> nn.Module:
 @contextlib.contextmanager
 def prepared(*, batch_norm: bool = False, evaluation_batch: int = 4) -> Iterator[None]:
     """Train with one thread on the uneven data, evaluate 13 scenes in batches of 4; all is restored after."""
-    from sarx.training import evaluation
+    from sarx.training import batches
 
-    before, threads = evaluation.BATCH, torch.get_num_threads()
+    before, threads = batches.BATCH, torch.get_num_threads()
     torch.set_num_threads(1)
     for module in LOADERS:
         module.load_split = uneven
     step.build_model = BUILD if batch_norm else without_batch_norm
-    evaluation.BATCH = evaluation_batch
+    batches.BATCH = evaluation_batch
     try:
         yield
     finally:
         for module, original in LOADERS.items():
             module.load_split = original
         step.build_model = BUILD
-        evaluation.BATCH = before
+        batches.BATCH = before
         torch.set_num_threads(threads)
 
 

@@ -264,7 +264,7 @@ def test_the_stored_features_are_those_of_the_stored_pixels(tiny, tmp_path, monk
     from sarx.training import report
     from sarx.training.evaluation import normalise
 
-    monkeypatch.setattr("sarx.training.evaluation.BATCH", 7)  # several batches
+    monkeypatch.setattr("sarx.training.batches.BATCH", 7)  # several batches
     config = tiny(role="confirm", regularizer="none")
     model = confirm(config, tmp_path).module.model.eval()
     split = report.load_split(config.data, config.seed, split_names(config.data)[1])
