@@ -105,7 +105,7 @@ def print_report(report: Report) -> None:
         print(f"problem: {problem}")
     if len(report.problems) > SHOWN:
         print(f"problem: and {len(report.problems) - SHOWN} more")
-    print("as it should be" if not report.problems else f"{len(report.problems)} problems")
+    print("as it should be" if not report.problems else f"problems: {len(report.problems)}")
 
 
 if __name__ == "__main__":

@@ -82,7 +82,7 @@ def test_the_known_numbers_are_compared(
     assert (code, err) == (1, "")
     (problem,) = [line for line in out.splitlines() if line.startswith("problem: ")]
     assert problem.endswith(f" test images, not {train} and {test}")
-    assert out.splitlines()[-1] == "1 problems"
+    assert out.splitlines()[-1] == "problems: 1"
 
 
 def test_every_broken_file_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -166,7 +166,7 @@ def test_lists(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "00001.jpg is in data.list_train and again in data.list_val" in out
     assert f"problem: {root}/gone.jpg: there is no such file" in out
     assert "found 5 training and 5 test images, not 115846 and 50000" in out
-    assert "3 problems" in out
+    assert "problems: 3" in out
 
 
 def test_the_command(tmp_path: Path) -> None:
