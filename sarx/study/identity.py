@@ -25,7 +25,7 @@ TRAINING_CODE += ("study/seeds.py",)
 ARITHMETIC = ("torch", "timm", "numpy")
 """Packages whose major.minor the numbers of a trial depend on."""
 WITHOUT_EFFECT = frozenset(f"training/{name}.py" for name in ("timing", "smoke", "single", "preview"))
-WITHOUT_EFFECT |= {"models/backbone_names.py", "data/verify.py", "data/checks.py"}
+WITHOUT_EFFECT |= {"models/backbone_names.py", "data/verify.py", "data/checks.py", "data/check_report.py"}
 """Files there that change no number of a trial."""
 
 
