@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,10 @@ import numpy.typing as npt
 
 from sarx.config.errors import UserError
 from sarx.data.cache import cached
+from sarx.data.check_report import SHOWN, Report
 from sarx.data.cifar_archive import archive_files, read_part
 from sarx.data.cifar_lt import CifarLT, tail_counts
-from sarx.data.class_list import Counts, frequency_thirds, published_images, shot_groups
+from sarx.data.class_list import frequency_thirds, published_images, shot_groups
 from sarx.data.dataset import Bytes
 from sarx.data.image_files import read_image
 from sarx.data.image_lists import ImageLists
@@ -28,18 +28,6 @@ from sarx.data.segmentation_files import Index, SegmentationFiles
 
 PairJob = tuple[Path, Pair, Callable[[Path], Bytes], int]
 """Root, files, how to read the label map, number of classes."""
-
-SHOWN = 20
-"""So many problems and classes are written out, then their number."""
-
-
-@dataclass
-class Report:
-    """What was found: lines to print, problems, and the training images with each class if all were read."""
-
-    lines: list[str] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
-    image_counts: Counts | None = None
 
 
 def check(source: Any, config: Any, limit: int | None) -> Report:

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from sarx.config.errors import UserError, exit_code
-from sarx.data.checks import SHOWN, Report, check
-from sarx.data.class_list import groups_text
+from sarx.data.check_report import print_report, write_groups
+from sarx.data.checks import check
 
 
 def parser() -> argparse.ArgumentParser:
@@ -59,23 +59,6 @@ def run(options: argparse.Namespace) -> int:
     return 1 if report.problems else 0
 
 
-def write_groups(report: Report, path: Path, name: str) -> None:
-    """Write the number of training images with each class, as a file of sarx/data/groups.
-
-    Raises:
-        UserError: If the label maps were not all read, for another reason than the problems that were found.
-    """
-    if report.image_counts is not None:
-        text = groups_text(report.image_counts, f"counted in the training label maps of data={name}")
-        path.write_text(text, encoding="utf-8")
-    elif report.problems:
-        print(f"{path} is not written: that needs label maps without a problem", file=sys.stderr)
-    else:
-        raise UserError(
-            "not written: that needs all label maps of a segmentation data set", where="--write-groups"
-        )
-
-
 def read_config(overrides: Sequence[str]) -> Any:
     """Return the options of the data set alone; whether a model fits is not asked.
 
@@ -95,17 +78,6 @@ def read_config(overrides: Sequence[str]) -> Any:
     compose.check_choice("data", name)
     values = fill({"data": compose.compose_groups((("data", name),))["data"]})
     return read_parts({"data": compose.override(values, pairs)["data"]})["data"]
-
-
-def print_report(report: Report) -> None:
-    """Print what was found, problems last."""
-    for line in report.lines:
-        print(line)
-    for problem in report.problems[:SHOWN]:
-        print(f"problem: {problem}")
-    if len(report.problems) > SHOWN:
-        print(f"problem: and {len(report.problems) - SHOWN} more")
-    print("as it should be" if not report.problems else f"{len(report.problems)} problems")
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from sarx.config.schema.segmentation_data import (
     PascalContextConfig,
 )
 from sarx.data import DATASETS, describe, fingerprint, label_counts, load_split
+from sarx.data.pascal_context import CATEGORIES
 from sarx.data.segmentation_files import forget_indices
 from tests.data import trees
 
@@ -280,6 +281,29 @@ def test_the_published_files_of_pascal_context_give_the_converted_classes(tmp_pa
             for category in (1, 3, 8, 10, 459):
                 assert set(labels[published == category].tolist()) <= {rest}
         assert len(met) > 10
+
+
+def test_categories_and_classes_of_pascal_context_are_in_alphabetical_order() -> None:
+    """The 459 published categories are, so ascending ids are the 59 classes in their order."""
+    names = DATASETS["pascal_context"].classes(PascalContextConfig()).names
+    assert list(names) == sorted(names)
+    assert list(CATEGORIES) == sorted(set(CATEGORIES))
+    assert len(CATEGORIES) == len(names) == 59
+
+
+def test_one_pixel_is_enough_for_an_image_to_contain_a_class(tmp_path: Path) -> None:
+    root = trees.make_folder(tmp_path / "root", train=2)
+    labels = np.zeros((20, 28))
+    labels[3, 4] = 2
+    for mask in (root / "train/masks").iterdir():
+        trees.write_mask(mask, labels)
+    assert DATASETS["folder"].image_counts(FolderConfig(root=str(root))).tolist() == [2, 0, 2]
+
+
+def test_hidden_files_are_no_images(tmp_path: Path) -> None:
+    root = trees.make_ade20k(tmp_path / "root", train=2)
+    (root / "images/training/._ADE_train_00000001.jpg").write_bytes(b"of another system")
+    assert len(load_split(ADE20KConfig(root=str(root)), 0, "all")) == 2
 
 
 def test_the_official_image_comes_from_a_list_and_nothing_else(tmp_path: Path) -> None:

@@ -49,6 +49,9 @@ def test_a_folder_that_is_as_it_should_be(tmp_path: Path, capsys: pytest.Capture
         assert f"{group}: {', '.join(names[c] for c in members)}" in lines
     assert lines[-1] == "as it should be"
     np.testing.assert_array_equal(json.loads(file.read_text())["train_images"], images)
+    code, _, err = ran(capsys, "data=folder", f"data.root={root}", "--write-groups", str(tmp_path))
+    assert code == 2
+    assert err.startswith(f"error: --write-groups: {tmp_path} cannot be written")
 
 
 def test_what_it_counts_is_kept(
@@ -82,7 +85,7 @@ def test_the_known_numbers_are_compared(
     assert (code, err) == (1, "")
     (problem,) = [line for line in out.splitlines() if line.startswith("problem: ")]
     assert problem.endswith(f" test images, not {train} and {test}")
-    assert out.splitlines()[-1] == "1 problems"
+    assert out.splitlines()[-1] == "problems: 1"
 
 
 def test_every_broken_file_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -113,6 +116,11 @@ def test_some_images_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert (code, err) == (0, "")  # the first and the last
     assert "read 2 of 24 training images with their label maps" in out
     assert "head, body and tail are known once all label maps are read" in out
+    (root / "train/images/train_023.jpg").write_bytes(b"")
+    code, out, _ = ran(capsys, "data=folder", f"data.root={root}", "--images", "2")
+    assert code == 1
+    assert "train_023.jpg: cannot be read" in out
+    trees.make_folder(root)
     code, _, err = ran(capsys, "data=folder", f"data.root={root}", "--images", "2", "--write-groups", "x")
     assert code == 2
     assert err.startswith("error: --write-groups: not written: that needs all label maps")
@@ -166,7 +174,7 @@ def test_lists(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "00001.jpg is in data.list_train and again in data.list_val" in out
     assert f"problem: {root}/gone.jpg: there is no such file" in out
     assert "found 5 training and 5 test images, not 115846 and 50000" in out
-    assert "3 problems" in out
+    assert "problems: 3" in out
 
 
 def test_the_command(tmp_path: Path) -> None:
