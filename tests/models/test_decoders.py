@@ -100,7 +100,8 @@ def test_multiples_are_no_larger_than_they_must_be(name: str) -> None:
     output_stride, multiple, least = BACKBONES[name]
     with torch.device("meta"):
         backbone = build_backbone(name, 3, output_stride=output_stride).eval()
-    assert (backbone.multiple, backbone.least_multiple) == (multiple, least)
+        final = build_backbone(name, 3, output_stride=output_stride, final=True)
+    assert (backbone.multiple, final.least_multiple) == (multiple, least)
     for side in (3 * multiple, 7 * multiple):
         assert sizes(backbone, side) == [(side // stride,) * 2 for stride in backbone.strides]
     between = 3 * multiple + multiple // 2
