@@ -78,12 +78,12 @@ def test_sides_that_are_multiples_give_exact_maps(name: str) -> None:
 
 BACKBONES = {
     "hrnet_w18_small": (None, 32, 32),
-    "resnet50": (None, 32, 1),
-    "resnet101": (8, 8, 1),
+    "resnet18": (None, 32, 1),
+    "resnet26": (8, 8, 1),
     "test_resnet": (16, 16, 1),
-    "convnext_tiny": (None, 32, 1),
+    "test_convnext": (None, 32, 1),
     "swin_tiny_patch4_window7_224": (None, 32, 4),
-    "vit_small_patch16_224": (None, 16, 16),
+    "test_vit": (None, 16, 16),
     "mit_b0": (None, 32, 1),
     "cifar_resnet32": (None, 4, 1),
 }
