@@ -35,7 +35,7 @@ class Backbone(nn.Module):
 
     Attributes:
         multiple: Sides of images that are multiples of it give branches of exactly that size.
-        least_multiple: Sides must be multiples of it for the network to run at all.
+        least_multiple: Sides must be multiples of it for the network to run at all, where that was asked.
         isotropic: Whether all branches have one stride, as in a plain vision transformer.
     """
 
@@ -84,8 +84,8 @@ def build_backbone(
         in_channels: Channels of the images.
         pretrained: Load the library's published weights.
         output_stride: Stride of the last maps, 8 or 16; deeper stages are dilated instead. None: as it comes.
-        final: Of a network whose maps all have one stride, return the last one after the network's final
-            normalisation, instead of four maps at quarters of its depth.
+        final: Only what the network ends in is read: of one whose maps all have one stride, return the last
+            after its final normalisation, instead of four at quarters of its depth; find ``least_multiple``.
 
     Raises:
         UserError: If there is no such network, it does not give such maps, or its weights cannot be had.
@@ -137,7 +137,7 @@ def _choose_branches(name: str, in_channels: int, output_stride: int | None, fin
                 (1, channels, PROBE_SIZE // stride, PROBE_SIZE // stride)
                 for channels, stride in zip(probe.channels, strides, strict=True)
             ]
-            least = _least_multiple(probe, in_channels)
+            least = _least_multiple(probe, in_channels) if final else probe.multiple
     except FAILURES as error:
         raise UserError(f"{refusal} ({error}); {cure}", key="model.backbone") from error
     if shapes != expected or (output_stride is not None and strides[-1] != output_stride):

@@ -72,6 +72,8 @@ DIFFERENT = [
     ["model.backbone=test_resnet"],
     ["model.feature_dim=32"],
     ["model.dropout=0.1"],
+    ["model.output_stride=8"],
+    ["model.auxiliary_weight=0.1"],
     ["model.classifier=simplex_etf"],
     ["model.prototypes_per_class=5"],
     ["model.pretrained=true"],
@@ -187,7 +189,8 @@ def test_training_code_covers_what_trains_and_nothing_else():
     assert folders == {"training", "models", "regularizers", "losses", "data", "study"}
     assert [path for path in files if path.startswith("study/")] == ["study/seeds.py"]
     assert {name for name in files if not name.endswith(".py")} == {
-        f"version of {package}" for package in ("sarx", "torch", "timm", "numpy")
+        f"version of {package}"
+        for package in ("sarx", "torch", "timm", "segmentation_models_pytorch", "numpy")
     }
     assert "training/loop.py" in files
     assert changed_files(files, {**files, "training/loop.py": "x", "new.py": "y"}) == [

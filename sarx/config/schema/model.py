@@ -41,6 +41,9 @@ class ModelConfig:
     fcn that of the backbone's concatenated branches (HRNet-W48: 720), for ocr, nonlocal and pspnet 512, for
     deeplabv3, deeplabv3plus, upernet and segformer 256, for fpn 128, for linear and pool the backbone's.
 
+    ``pretrained`` loads the published weights of the backbone. Images are normalised with the data set's mean
+    and deviation, whatever those weights saw: ``sarx.models.pretrained.model_mean_std``.
+
     ``auxiliary_weight`` is that of the task loss on the auxiliary logits, where a decoder has such (ocr).
 
     ``classifier`` is a trained linear layer, a fixed one whose rows form a simplex equiangular tight frame
