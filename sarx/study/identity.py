@@ -28,7 +28,7 @@ WITHOUT_EFFECT = frozenset(
     {
         *(f"training/{name}.py" for name in ("timing", "smoke", "single", "preview", "scoring")),
         *(f"models/{name}.py" for name in ("backbone_names", "table")),
-        *(f"data/{name}.py" for name in ("verify", "checks")),
+        *(f"data/{name}.py" for name in ("verify", "checks", "check_report")),
     }
 )
 """Files there that change no number of a trial."""

@@ -164,11 +164,14 @@ def infer(model: nn.Module, images: Tensor, data: DataSet, device: torch.device)
     A trial that trains in half precision is scored in float32. Images are padded at the bottom and the right
     with zeros, the mean colour, to what the model can take.
     """
-    pixels = normalised(model, images, data, device)
-    multiple = multiple_of(model)
-    height, width = (-side % multiple for side in pixels.shape[2:])
-    output: ModelOutput = model(pad(pixels, (0, width, 0, height)) if height or width else pixels)
+    output: ModelOutput = model(padded(normalised(model, images, data, device), multiple_of(model)))
     return output
+
+
+def padded(maps: Tensor, multiple: int, value: float = 0) -> Tensor:
+    """Return maps (..., H, W) padded at the bottom and the right until both sides are multiples."""
+    height, width = (-side % multiple for side in maps.shape[-2:])
+    return pad(maps, (0, width, 0, height), value=value) if height or width else maps
 
 
 def normalised(model: nn.Module, images: Tensor, data: DataSet, device: torch.device) -> Tensor:
@@ -182,7 +185,7 @@ def feature_size(model: nn.Module, data: DataSet) -> tuple[int, ...]:
     weight = next(model.parameters())
     image = torch.zeros(1, data.in_channels, *data.image_size, dtype=weight.dtype, device=weight.device)
     with evaluating(model):
-        return tuple(model(image).features.shape[2:])
+        return tuple(model(padded(image, multiple_of(model))).features.shape[2:])
 
 
 def predicted_classes(

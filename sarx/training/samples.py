@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sarx.config.schema import TrainConfig
 from sarx.data import DataSet, Split
+from sarx.data.transforms import augmentation_seed, crop_flip
 from sarx.training.distributed import rank, world_size
 from sarx.training.evaluation import normalise
 from sarx.training.seeding import batch_indices
@@ -77,6 +78,7 @@ class Samples:
         self.data, self.device = data, device
         self.seed, self.batch_size = config.seed, config.training.batch_size
         self.accumulation = config.training.accumulation
+        self.crop_flip = bool(getattr(config.data, "crop_flip", False))
         self.dtype = torch.float64 if config.training.precision == "float64" else torch.float32
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
@@ -86,8 +88,25 @@ class Samples:
 
     def parts(self, step: int) -> list[Part]:
         """Return this rank's part of each micro-batch of a step."""
-        pieces = cut(self.chosen(step), self.accumulation, rank(), world_size())
-        return [Part(self.labels_of(piece), partial(self.images_of, piece)) for piece in pieces]
+        chosen, places = self.chosen(step), torch.arange(self.batch_size)
+        pieces = cut(places, self.accumulation, rank(), world_size())
+        return [
+            Part(self.labels_of(chosen[piece]), partial(self.changed, step, piece, chosen[piece]))
+            for piece in pieces
+        ]
+
+    def changed(self, step: int, places: Tensor, chosen: Tensor) -> Tensor:
+        """Return normalised images (b, C, H, W) of samples as a step sees them.
+
+        Args:
+            step: Of which the random numbers are, with the places: ranks and restarts change nothing.
+            places: (b,) of the samples in the step's batch over all ranks.
+            chosen: (b,) samples.
+        """
+        if not self.crop_flip:
+            return self.images_of(chosen)
+        seeds = [augmentation_seed(self.seed, step, place) for place in places.tolist()]
+        return normalise(crop_flip(self.images[chosen], seeds), self.data, self.device, self.dtype)
 
     def few(self) -> tuple[Tensor, Tensor]:
         """Return two samples of this rank: normalised images and labels, on the device."""

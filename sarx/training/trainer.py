@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import dataclasses
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -19,7 +18,7 @@ from sarx.config.schema import TrainConfig
 from sarx.data import DataSet, FileSplit, Split, load_split, training_counts
 from sarx.study.seeds import derive
 from sarx.training.distributed import largest, rank, summed, together, world_size, wrap
-from sarx.training.evaluation import feature_size, multiple_of, resize_logits
+from sarx.training.evaluation import feature_size, multiple_of, padded, resize_logits
 from sarx.training.file_samples import FileSamples
 from sarx.training.optim import build_optimizer, learning_rate
 from sarx.training.samples import PRECISIONS, Part, Samples, TrainingSamples
@@ -86,14 +85,6 @@ def build_trainer(
     """
     samples = training_samples(split, data, config, device)
     module = build_module(config, data, torch.from_numpy(training_counts(config, split))).to(device)
-    multiple = multiple_of(module.model)
-    if any(side % multiple for side in data.image_size):
-        height, width = data.image_size
-        raise UserError(
-            f"{config.model.backbone} needs training images whose sides are multiples of {multiple}, found "
-            f"{height} x {width}",
-            key="data.crop_height" if height % multiple else "data.crop_width",
-        )
     optimizer = build_optimizer(module.parameters(), config.optim)
     scaler = torch.amp.GradScaler(device.type, enabled=config.training.precision == "float16")
     size = feature_size(module.model, data) if config.training.accumulation > 1 else ()
@@ -122,7 +113,7 @@ def unlabelled_samples(config: TrainConfig, data: DataSet, device: torch.device)
             "there is no image without labels; give data.labelled_share below 1, or data.unlabelled",
             key="training.unlabelled_weight",
         )
-    own = dataclasses.replace(config, seed=derive(config.seed, UNLABELLED))
+    own = replace(config, seed=derive(config.seed, UNLABELLED))
     return training_samples(split, data, own, device)
 
 
@@ -140,6 +131,7 @@ def distribute(trainer: Trainer) -> None:
     if world_size() == 1:
         return
     images, labels = trainer.samples.few()
+    images, labels = padded(images, multiple_of(trainer.module.model)), fitted(trainer, labels)
     twin = copy.deepcopy(trainer.module).train()
     with dropout(trainer, 0, 0), autocast(trainer):
         together(lambda: twin.model(images))  # before the ranks wait for each other inside a step
@@ -160,10 +152,11 @@ def take_step(trainer: Trainer, step: int) -> dict[str, Tensor]:
         group["lr"] = learning_rate(config.optim, step, config.training.steps)
     trainer.optimizer.zero_grad(set_to_none=True)
     found: dict[str, Tensor] = {}
-    parts = trainer.samples.parts(step)
+    multiple = multiple_of(trainer.module.model)
+    parts = [replace(part, labels=fitted(trainer, part.labels)) for part in trainer.samples.parts(step)]
     for number, (part, share) in enumerate(zip(parts, micro_batches(trainer, parts), strict=True)):
         with held_back(trainer.wrapped, number < len(parts) - 1):
-            images = part.images()
+            images = padded(part.images(), multiple)
             given = labelled_by_teacher(trainer, step)
             with dropout(trainer, step, number), autocast(trainer):
                 loss, metrics = trainer.wrapped(images, part.labels, *share, **given)
@@ -180,6 +173,13 @@ def take_step(trainer: Trainer, step: int) -> dict[str, Tensor]:
     return {**found, "diverged": (~torch.isfinite(found["train/loss"])).float()}
 
 
+def fitted(trainer: Trainer, labels: Tensor) -> Tensor:
+    """Return label maps (b, H, W) padded as the model's images are, with what is ignored; (b,) stays."""
+    if labels.dim() == 1:
+        return labels
+    return padded(labels, multiple_of(trainer.module.model), trainer.data.ignore_index)
+
+
 def labelled_by_teacher(trainer: Trainer, step: int) -> dict[str, Unlabelled]:
     """Return this rank's unlabelled images of a step as the module wants them, if there are any.
 
@@ -188,11 +188,11 @@ def labelled_by_teacher(trainer: Trainer, step: int) -> dict[str, Unlabelled]:
     if trainer.unlabelled is None or trainer.module.teacher is None:
         return {}
     options, (part,) = trainer.config.training, trainer.unlabelled.parts(step)
-    images = part.images()
+    images = padded(part.images(), multiple_of(trainer.module.model))
+    given = fitted(trainer, part.labels)
     with torch.no_grad(), autocast(trainer):
-        logits = resize_logits(trainer.module.teacher(images).logits, part.labels)
-    ignore = trainer.data.ignore_index
-    labels = pseudo_labels(logits, part.labels, options.pseudo_confidence, ignore)
+        logits = resize_logits(trainer.module.teacher(images).logits, given)
+    labels = pseudo_labels(logits, given, options.pseudo_confidence, trainer.data.ignore_index)
     with stream(trainer.config.seed, UNLABELLED, step, rank()):
         images, labels = paste(distort(images), labels)
     return {"unlabelled": Unlabelled(images, labels, options.unlabelled_weight)}

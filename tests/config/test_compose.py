@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from sarx.config.compose import CONF, compose, group_names, parse_overrides
+from sarx.config.compose import CONF, EXPERIMENT, compose, group_names, parse_overrides
 from sarx.config.errors import UserError
 from sarx.config.schema import GROUPS, as_dict, build
 
@@ -52,7 +52,7 @@ def test_every_file_composes(group, name, tmp_path):
 
 
 def test_files_belong_to_groups_and_every_registered_part_composes():
-    assert {path.name for path in CONF.iterdir() if path.is_dir()} <= set(GROUPS)
+    assert {path.name for path in CONF.iterdir() if path.is_dir()} <= {*GROUPS, EXPERIMENT}
     for group, owners in GROUPS.items():
         names = set(group_names(group))
         assert names

@@ -64,8 +64,23 @@ def test_splits_have_the_described_shapes(name):
         assert class_counts(part.labels, data.num_classes).sum() == part.labels.size
     assert len(data.class_names) == data.num_classes
     assert data.task == config.task
-    grouped = [c for group in data.groups.values() for c in group]
-    assert sorted(grouped) == sorted(data.score_classes)
+    by_rank = [data.groups[name] for name in ("head", "body", "tail")]
+    assert sorted(c for group in by_rank for c in group) == sorted(data.score_classes)
+
+
+@pytest.mark.parametrize("imbalance", [1.0, 20.0, 100.0])
+def test_digits_have_many_medium_or_few_images(imbalance):
+    config = CONFIGS["digits_lt"](imbalance=imbalance)
+    for seed in range(3):
+        groups = describe(config, seed).groups
+        counts = class_counts(load_split(config, seed, "train").labels, 10)
+        wanted = {
+            "many": counts > 100,
+            "medium": (counts >= 20) & (counts <= 100),
+            "few": counts < 20,
+        }
+        for name, members in wanted.items():
+            assert sorted(groups.get(name, ())) == np.flatnonzero(members).tolist()
 
 
 @pytest.mark.parametrize("name", CONFIGS)

@@ -136,5 +136,5 @@ def test_missing_lists_and_images(imagenet: ImageNetLTConfig, tmp_path: Path) ->
         load_split(ImageNetLTConfig(root=imagenet.root, list_val="gone.txt"), 0, "val")
     with pytest.raises(UserError, match=r"data\.list_test: not set; data=imagenet_lt needs a list"):
         load_split(ImageNetLTConfig(root=imagenet.root, list_test=""), 0, "test")
-    with pytest.raises(UserError, match=r"data\.root: not set; data=imagenet_lt expects"):
+    with pytest.raises(UserError, match=r"data\.root: not set, nor SARX_DATA; data=imagenet_lt expects"):
         fingerprint(ImageNetLTConfig())

@@ -77,7 +77,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     GROUPS["data"].pop("stripes", None)
     DATASETS.pop("stripes", None)
     sys.modules.pop("my_stripes", None)
-    composing.compose_groups.cache_clear()
+    composing._defaults.cache_clear()
 
 
 def test_it_is_chosen_described_and_read(installed: Path) -> None:

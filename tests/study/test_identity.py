@@ -113,6 +113,10 @@ DIFFERENT = [
     ["training.compile=true"],
     ["training.grad_clip=1"],
     ["training.sync_bn=true", "training.device=cuda"],
+    ["training.unlabelled_weight=1"],
+    ["training.teacher_decay=0.5"],
+    ["training.pseudo_confidence=0.5"],
+    ["data.labelled_share=0.5"],
 ]
 
 
@@ -190,7 +194,10 @@ def test_training_code_covers_what_trains_and_nothing_else():
     assert [path for path in files if path.startswith("study/")] == ["study/seeds.py"]
     assert {name for name in files if not name.endswith(".py")} == {
         f"version of {package}"
-        for package in ("sarx", "torch", "timm", "segmentation_models_pytorch", "numpy")
+        for package in (
+            *("sarx", "torch", "torchvision", "timm", "segmentation_models_pytorch"),
+            *("numpy", "pillow"),
+        )
     }
     assert "training/loop.py" in files
     assert changed_files(files, {**files, "training/loop.py": "x", "new.py": "y"}) == [

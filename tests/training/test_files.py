@@ -17,7 +17,6 @@ from PIL import Image
 from torch import Tensor
 
 from sarx.config.compose import compose
-from sarx.config.errors import UserError
 from sarx.config.schema import TrainConfig
 from sarx.data import FileSplit, describe, load_split
 from sarx.data.cityscapes import LABEL_IDS
@@ -28,8 +27,10 @@ from sarx.training.batches import batches
 from sarx.training.evaluation import confusion
 from sarx.training.loop import train
 from sarx.training.report import train_and_report
+from sarx.training.samples import Samples
 from sarx.training.step import build_module
-from tests.data.trees import make_ade20k, make_cityscapes, make_image_lists
+from sarx.training.trainer import build_trainer, take_step
+from tests.data.trees import make_ade20k, make_cifar, make_cityscapes, make_image_lists
 
 CITIES = {"aachen": 4, "bochum": 3, "zurich": 2, "ulm": 2}
 OPTIONS: dict[str, Any] = {
@@ -204,9 +205,24 @@ def test_kept_features_are_those_of_their_pixels(
     assert len(stored["pixels"]) > 100
 
 
-def test_a_crop_that_the_backbone_cannot_take_is_refused(streets: Callable[..., TrainConfig]) -> None:
-    with pytest.raises(UserError, match=r"data\.crop_height: .* multiples of"):
-        list(train(streets(model="fcn_hrnet_w18_small", data__crop_height=40)))
+def test_crops_are_padded_to_what_the_backbone_can_take(streets: Callable[..., TrainConfig]) -> None:
+    config = streets(data__crop_height=40, data__crop_width=72, training__steps=2)
+    shapes: list[tuple[int, ...]] = []
+    results = train(config)
+    trainer = build_trainer(
+        config,
+        describe(config.data, 0),
+        load_split(config.data, 0, "train"),
+        CPU,
+    )
+    multiple = trainer.module.model.multiple
+    assert 40 % multiple
+    trainer.module.model.register_forward_pre_hook(lambda _, given: shapes.append(tuple(given[0].shape)))
+    loss = take_step(trainer, 0)["train/loss"]
+    trainer.close()
+    assert torch.isfinite(loss)
+    assert shapes == [(4, 3, 40 + -40 % multiple, 72 + -72 % multiple)]
+    assert math.isfinite(next(results).metrics["train/loss"])
 
 
 @pytest.fixture
@@ -309,3 +325,29 @@ def test_classification_in_files_trains_and_is_scored(tmp_path: Path) -> None:
     (result,) = train_and_report(config)
     assert math.isfinite(result.metrics["train/loss"])
     assert {"val/mean_accuracy", "test/mean_accuracy"} <= result.metrics.keys()
+
+
+def test_small_images_are_cut_and_mirrored_alike_for_any_number_of_micro_batches(tmp_path: Path) -> None:
+    root = make_cifar(tmp_path / "cifar")
+    common = {
+        "data": "cifar10_lt",
+        "data.root": str(root),
+        "data.imbalance": 2.0,
+        "model": "pool_test_efficientnet",
+        "training.batch_size": 6,
+    }
+    plain, whole, halves = (
+        Samples(load_split(config.data, 0, "train"), describe(config.data, 0), config, CPU)
+        for config in (
+            compose({**common, "data.crop_flip": False}),
+            compose(common),
+            compose({**common, "training.accumulation": 2}),
+        )
+    )
+    (part,) = whole.parts(3)
+    images = part.images()
+    assert torch.equal(torch.cat([half.images() for half in halves.parts(3)]), images)
+    assert torch.equal(part.images(), images)
+    assert not torch.equal(plain.parts(3)[0].images(), images)
+    assert torch.equal(plain.parts(3)[0].labels, part.labels)
+    assert not torch.equal(whole.parts(4)[0].images(), images)

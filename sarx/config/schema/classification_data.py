@@ -14,6 +14,7 @@ class Cifar10LTConfig:
 
     Class c keeps ``5000 imbalance^(-c/9)`` training images (Cao et al., NeurIPS 2019). ``selection: val``
     keeps a tenth of the images of every class, balanced, for search and the choice of the winner.
+    ``crop_flip`` pads training images by 4 pixels, cuts them back at random and mirrors every other one.
     """
 
     task: ClassVar[str] = "classification"
@@ -23,6 +24,7 @@ class Cifar10LTConfig:
     root: str = option("", identity=False)
     selection: str = option("val", choices=("val", "report"))
     imbalance: float = option(100.0, low=1.0, high=1000.0)
+    crop_flip: bool = True
 
     def __post_init__(self) -> None:
         """Check every field."""
@@ -40,6 +42,7 @@ class Cifar100LTConfig:
     root: str = option("", identity=False)
     selection: str = option("val", choices=("val", "report"))
     imbalance: float = option(100.0, low=1.0, high=1000.0)
+    crop_flip: bool = True
 
     def __post_init__(self) -> None:
         """Check every field."""
