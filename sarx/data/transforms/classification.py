@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
-from torchvision.transforms.v2 import functional as F
 
 from sarx.data.transforms.draws import uniforms
 
@@ -50,6 +49,8 @@ def random_resized_crop(image: Tensor, seed: int, crop: int, flip: float = 0.5) 
         crop: Side of the result.
         flip: Probability of mirroring.
     """
+    from torchvision.transforms.v2 import functional as F
+
     draws = uniforms(seed, 1 + 4 * TRIES)
     top, left, height, width = _box(image.shape[1], image.shape[2], draws[1:].reshape(TRIES, 4).tolist())
     result: Tensor = F.resized_crop(image, top, left, height, width, [crop, crop], antialias=True)
@@ -72,5 +73,7 @@ def _box(height: int, width: int, draws: list[list[float]]) -> tuple[int, int, i
 
 def resize_centre_crop(image: Tensor, resize: int, crop: int) -> Tensor:
     """Resize the shorter side of an image (C, H, W) with antialiasing and cut the centre out for a test."""
+    from torchvision.transforms.v2 import functional as F
+
     result: Tensor = F.center_crop(F.resize(image, [resize], antialias=True), [crop, crop])
     return result
