@@ -53,14 +53,14 @@ def make_arms(study: Study, source: Source) -> list[Arm]:
         )
         arms = [made[name][i] for i in range(len(levels)) for name in study.ablation.arms]
         check_arms(study, arms)
-        for name in study.report.orientation:
-            if name not in study.ablation.arms:
-                hint = nearest(name, study.ablation.arms)
-                raise UserError(f"there is no such arm; {hint}", key=f"report.orientation.{name}")
         for arm in arms:
             check_combinations(arm)
         arms = share(study, arms)
         check_overrides(study, arms)
+        for name in study.report.orientation:
+            if name not in study.ablation.arms:
+                hint = nearest(name, study.ablation.arms)
+                raise UserError(f"there is no such arm; {hint}", key=f"report.orientation.{name}")
     return arms
 
 

@@ -228,7 +228,9 @@ def text(old, new):
 
 LR = "search.parameters.[optim.lr]"
 ARM = "ablation.arms.broken"
-EXPLICIT = put("ablation", {"arms": {"sar": {}, "plain": {"regularizer": "none"}}})
+EXPLICIT = both(
+    put("ablation", {"arms": {"sar": {}, "plain": {"regularizer": "none"}}}), put("report", {})
+)
 SEARCHED = both(EXPLICIT, put("search", {"parameters": {"optim.lr": {"low": 0.001, "high": 0.1}}}))
 PULL = {"off": {"regularizer.pull_weight": 0.0}}
 
@@ -287,7 +289,7 @@ CLASSES = {
         r"a metric stands twice",
         put("objective", {"metric": "val/miou", "also": [{"metric": "val/miou"}]}),
     ),
-    "orientation": (r"orientation.nobody: there is no such arm", put("report.orientation", {"nobody": 0.5})),
+    "orientation": (r"there is no such arm", put("report.orientation", {"nobody": 0.5})),
     "orientation, a list": (r"expected arms with values", put("report.orientation", [1])),
     "report": (r"is not a metric of the report split", put("report.primary", "val/miou")),
     "report, a number": (r"is not the name of a metric", put("report.primary", 5)),
@@ -393,7 +395,7 @@ CLASSES = {
     ),
     "idle override": (
         r"changes nothing in any arm",
-        explicit(put("search.overrides", {"training.batch_size": 16})),
+        explicit(put("search.overrides", {"training.grad_clip": 0.0})),
     ),
     "overrides without a search": (
         r"nothing is searched, so",
