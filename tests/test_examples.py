@@ -54,6 +54,7 @@ def test_the_plain_loop(tmp_path: Path) -> None:
     assert last["train/pull_loss"] > 0
 
 
+@pytest.mark.slow
 def test_models_of_smp(tmp_path: Path) -> None:
     output = run("smp_unet.py", tmp_path)
     line = rf"^(\w+) step (\d+): cross-entropy {NUMBER}, aux {NUMBER}, pull {NUMBER}$"

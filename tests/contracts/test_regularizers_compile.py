@@ -29,7 +29,10 @@ def _no_compiled_code_from_other_tests() -> Iterator[None]:
     torch._dynamo.reset()
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case",
+    [case if case.endswith("defaults") else pytest.param(case, marks=pytest.mark.slow) for case in CASES],
+)
 def test_one_graph_equals_eager(case: str) -> None:
     """Two steps from the start, two in the middle of training; nothing is compiled anew after the first."""
     eager, compiled = Total(fresh(case).double()), Total(fresh(case).double())

@@ -57,7 +57,15 @@ OWN_WIDTHS = {
 """File of a decoder -> D where feature_dim is null."""
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [
+        # the tiny ones; the others take seconds each
+        path if "_test_" in path.stem else pytest.param(path, marks=pytest.mark.slow)
+        for path in FILES
+    ],
+    ids=lambda path: path.stem,
+)
 def test_every_model_file_builds_and_has_the_promised_shapes(path):
     config = ModelConfig(**yaml.safe_load(path.read_text()))
     assert config.name == path.stem

@@ -228,9 +228,7 @@ def text(old, new):
 
 LR = "search.parameters.[optim.lr]"
 ARM = "ablation.arms.broken"
-EXPLICIT = both(
-    put("ablation", {"arms": {"sar": {}, "plain": {"regularizer": "none"}}}), put("report", {})
-)
+EXPLICIT = both(put("ablation", {"arms": {"sar": {}, "plain": {"regularizer": "none"}}}), put("report", {}))
 SEARCHED = both(EXPLICIT, put("search", {"parameters": {"optim.lr": {"low": 0.001, "high": 0.1}}}))
 PULL = {"off": {"regularizer.pull_weight": 0.0}}
 

@@ -13,6 +13,8 @@ from sarx.training.metrics import confusion_matrix, segmentation_scores
 from sarx.training.report import train_and_report
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_quick_training_of_plain_cross_entropy_has_room_below_and_above():
     torch.set_num_threads(1)
     config = compose({"regularizer": "none", "training": "quick", "role": "confirm"})
