@@ -52,6 +52,7 @@ def train_together(
         check_local(resources)
     folder = open_folder(root, SINGLE)
     name = announce(config, folder, resources.cpus_per_worker, resources.num_workers, recorded)
+    print(f"starting {resources.num_workers} workers through Ray", flush=True)
     prepare_environment()
     aside(partial(connect, address, resources))
     import ray

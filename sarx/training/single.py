@@ -254,11 +254,12 @@ def follow(
     """
     from sarx.tensorboard import Board
 
-    board, started, diverged = Board(folder.tensorboard / name), time.time(), False
+    board, seconds, diverged = Board(folder.tensorboard / name), 0.0, False
     found: dict[int, Mapping[str, float]] = {}
     for result in results:
         board.scalars(result.step, result.metrics, time.time())
-        left = (time.time() - started) / result.epoch * (config.training.epochs - result.epoch)
+        seconds += result.duration_s
+        left = seconds / (len(found) + 1) * (config.training.epochs - result.epoch)
         print(f"epoch {result.epoch}/{config.training.epochs}  {shown(config, result.metrics)}  ", end="")
         print(f"about {left:.0f} s left", flush=True)
         found[result.epoch], diverged = result.metrics, result.diverged
