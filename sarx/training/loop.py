@@ -12,8 +12,9 @@ from typing import Any
 import torch
 
 from sarx.config.schema import TrainConfig
-from sarx.data import FileSplit, Split, describe, load_split, selects, split_names, training_split
+from sarx.data import FileSplit, Split, load_split, selects, split_names, training_split
 from sarx.training import checkpoint, saving
+from sarx.training.described import data_of
 from sarx.training.distributed import average_batch_norm, is_main, largest, on_main
 from sarx.training.evaluation import evaluate
 from sarx.training.optim import learning_rate
@@ -76,7 +77,7 @@ def train(
         replay_from: First epoch whose result the caller lacks; see ``results_again``.
     """
     device = torch.device(config.training.device)
-    data = describe(config.data, config.seed)
+    data = data_of(config)
     train_split = load_split(config.data, config.seed, training_split(config.data, config.role))
     selection_split = None
     if selects(config.data, config.role):

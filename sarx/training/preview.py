@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from sarx.config.schema import TrainConfig
-from sarx.data import describe, load_split, split_names
+from sarx.data import load_split, split_names
 from sarx.regularizers.functional import downsample_labels
 from sarx.training.batches import batches
+from sarx.training.described import data_of
 from sarx.training.evaluation import evaluating, predict
 
 GAP = 2
@@ -33,7 +34,7 @@ def preview(
         model: Returns a ``ModelOutput``.
         adjustment: (C,) added to the logits before the largest is taken, or None.
     """
-    data = describe(config.data, config.seed)
+    data = data_of(config)
     count = config.training.images_logged
     if data.task != "segmentation" or count == 0:
         return []

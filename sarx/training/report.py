@@ -14,10 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from sarx.config.schema import TrainConfig
-from sarx.data import DataSet, Split, describe, load_split, split_names, training_counts, training_split
+from sarx.data import DataSet, Split, load_split, split_names, training_counts, training_split
 from sarx.models.output import ModelOutput
 from sarx.training import checkpoint, geometry
 from sarx.training.batches import Batch, batches
+from sarx.training.described import data_of
 from sarx.training.distributed import on_main
 from sarx.training.evaluation import confusion, evaluating, infer, predicted_classes, scores
 from sarx.training.grid import Grid, grid_of
@@ -81,7 +82,7 @@ def report_metrics(config: TrainConfig, result: EpochResult) -> tuple[dict[str, 
         (P,); ``train_counts`` (C,); ``iou`` (C,), or ``accuracy`` in classification.
     """
     device = torch.device(config.training.device)
-    model, data = result.module.model, describe(config.data, config.seed)
+    model, data = result.module.model, data_of(config)
     train_split = load_split(config.data, config.seed, training_split(config.data, config.role))
     split = load_split(config.data, config.seed, split_names(config.data)[1])
     grid = grid_of(model, data.in_channels)

@@ -7,6 +7,7 @@ import json
 import os
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,13 @@ from torch import Tensor
 from sarx.config.compose import override, parse_overrides
 from sarx.config.errors import UserError
 from sarx.config.schema import TrainConfig, as_dict, build
-from sarx.data import DataSet, FileSplit, Split, describe, label_values, load_split, training_counts
+from sarx.data import DataSet, FileSplit, Split, label_values, load_split, training_counts
 from sarx.data import training_split as trained_on
 from sarx.study.provenance import CONFIG
 from sarx.study.source import read_source
 from sarx.training import checkpoint
 from sarx.training.batches import batches
+from sarx.training.described import data_of
 from sarx.training.evaluation import evaluating, predictor, scores
 from sarx.training.metrics import confusion_matrix
 from sarx.training.step import TrainingModule, build_module
@@ -64,7 +66,7 @@ def evaluate_checkpoint(
     device = torch.device(config.training.device)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UserError("no GPU is visible here; add training.device=cpu", key="training.device")
-    data = describe(config.data, config.seed)
+    data = data_of(config)
     if labels and data.task != "segmentation":
         raise UserError("classification has no label images", where="--labels")
     module = load_module(path, config, data).to(device)
@@ -108,7 +110,7 @@ def options_of(path: Path, texts: Sequence[str]) -> TrainConfig:
     for key in pairs:
         if not key.startswith(("data.", "training.device")):
             raise UserError("a trained model has it already; give data.* or training.device", key=key)
-    return build(override(values, {**pairs, "training.sync_bn": False, "model.pretrained": False}))
+    return build(override(values, {**pairs, "training.sync_bn": False}))
 
 
 def load_module(path: Path, config: TrainConfig, data: DataSet) -> TrainingModule:
@@ -125,7 +127,8 @@ def load_module(path: Path, config: TrainConfig, data: DataSet) -> TrainingModul
     if config.loss.name != "cross_entropy":  # the others may add the class frequencies to the logits
         training = load_split(config.data, config.seed, trained_on(config.data, config.role))
         counts = torch.from_numpy(training_counts(config, training))
-    module = build_module(config, data, counts)
+    blank = replace(config, model=replace(config.model, pretrained=False))  # the weights come from the file
+    module = build_module(blank, data, counts)
     whole = state.get("module", {}) if isinstance(state, dict) else {}
     own = {key.removeprefix("model."): value for key, value in whole.items() if key.startswith("model.")}
     try:

@@ -126,12 +126,13 @@ def two_steps(config: TrainConfig) -> None:
     """
     import torch
 
-    from sarx.data import describe, load_split, split_names, training_split
+    from sarx.data import load_split, split_names, training_split
+    from sarx.training.described import data_of
     from sarx.training.evaluation import evaluate
     from sarx.training.trainer import build_trainer, take_step
 
     device = torch.device(config.training.device)
-    data = describe(config.data, config.seed)
+    data = data_of(config)
     train_split = load_split(config.data, config.seed, training_split(config.data, config.role))
     trainer = build_trainer(config, data, train_split, device)
     try:

@@ -17,8 +17,9 @@ import torch
 from sarx.config import plugins
 from sarx.config.errors import UserError
 from sarx.config.schema import TrainConfig, build
-from sarx.data import describe, load_split, split_names, training_split
+from sarx.data import load_split, split_names, training_split
 from sarx.training.batches import BATCH
+from sarx.training.described import data_of
 from sarx.training.evaluation import evaluate
 from sarx.training.trainer import build_trainer, take_step
 
@@ -28,7 +29,7 @@ WARM_UP, STEPS = 2, 5
 def timing(config: TrainConfig) -> list[float]:
     """Return seconds to build, per training step, and per evaluation of the selection split."""
     device = torch.device(config.training.device)
-    data = describe(config.data, config.seed)
+    data = data_of(config)
     train_split = load_split(config.data, config.seed, training_split(config.data, config.role))
     selection = load_split(config.data, config.seed, split_names(config.data)[0])
     started = time.perf_counter()
