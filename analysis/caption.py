@@ -75,6 +75,8 @@ def _split_statement(study: Study) -> str:
     tail = f"reported is {study.primary} ({direction} is better) at the last step of each confirm trial"
     if study.selection in ("report", report) or split == report:
         return f"Tuned on the reported split: winners chosen on {study.objective}; {tail}."
+    if study.held_out:
+        tail += f". {study.selection} is held out of the training images; confirm trials train on all of them"
     if not study.tuned:
         return tail[0].upper() + tail[1:] + "."
     return f"Winners chosen on {study.objective} ({study.selection} split); {tail}."

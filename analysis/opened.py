@@ -50,6 +50,7 @@ class Study:
         search: how it searches.
         scores: what the mean score averages over, '' if that needs no saying.
         changes: one sentence for each thing that changed between two starts.
+        held_out: whether the selection split is a part of the training images; confirm trains on them all.
         orientation: arm -> what others reach on ``primary`` with its settings.
         looks: 1 + the number of such changes, made after confirm results were known.
     """
@@ -75,6 +76,7 @@ class Study:
     changes: tuple[str, ...] = field(default=())
     looks: int = 1
     orientation: Mapping[str, float] = field(default_factory=dict)
+    held_out: bool = False
 
     @property
     def levels(self) -> list[str]:
@@ -182,6 +184,7 @@ def _study(payload: dict[str, Any], search: SearchPlan, changes: tuple[str, ...]
         changes=changes,
         looks=looks,
         orientation=dict(report.get("orientation") or {}),
+        held_out=bool(payload.get("held_out")),
     )
 
 

@@ -82,6 +82,7 @@ OPENED_KEYS = {
     "scores": "what the mean score averages over, for the caption",
     "steps": "training steps of one trial",
     "selection": "name of the split that search sees",
+    "held_out": "true where it is a part of the training images, on all of which confirm trials train",
     "budget": "'' or a heading for the table such as 'demonstration budget'",
     "code": "{digest, files: {path: digest}}",
     "versions": "{package: version}",

@@ -73,6 +73,7 @@ def opened_payload(
         "scores": scores,
         "steps": arms[0].config.training.steps,
         "selection": "report" if arms[0].config.data.selection == "report" else "val",
+        **({"held_out": True} if getattr(arms[0].config.data, "held_out", False) else {}),
         "budget": study.budget,
         "code": {"digest": code.digest, "files": dict(code.files), "kept": kept},
         "versions": versions(),

@@ -22,9 +22,10 @@ from sarx.data import FileSplit, describe, load_split
 from sarx.data.cityscapes import LABEL_IDS
 from sarx.evaluate import main
 from sarx.study.provenance import write_config
-from sarx.training import report
+from sarx.training import file_samples, report
 from sarx.training.batches import batches
 from sarx.training.evaluation import confusion
+from sarx.training.file_samples import FileSamples
 from sarx.training.loop import train
 from sarx.training.report import train_and_report
 from sarx.training.samples import Samples
@@ -351,3 +352,25 @@ def test_small_images_are_cut_and_mirrored_alike_for_any_number_of_micro_batches
     assert not torch.equal(plain.parts(3)[0].images(), images)
     assert torch.equal(plain.parts(3)[0].labels, part.labels)
     assert not torch.equal(whole.parts(4)[0].images(), images)
+
+
+def test_ranks_share_a_step_without_overlap_and_see_the_same_samples(
+    streets: Callable[..., TrainConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = streets(training__accumulation=2)
+    split, data = load_split(config.data, 0, "train"), describe(config.data, 0)
+    assert isinstance(split, FileSplit)
+
+    def keys(number: int, ranks: int) -> list[tuple[int, int, int]]:
+        monkeypatch.setattr(file_samples, "rank", lambda: number)
+        monkeypatch.setattr(file_samples, "world_size", lambda: ranks)
+        return FileSamples(split, data, config, CPU).keys(5)
+
+    whole = keys(0, 1)
+    assert [place for _, place, _ in whole] == list(range(4))
+    parts = [keys(number, 2) for number in (0, 1)]
+    assert [len(part) for part in parts] == [2, 2]
+    assert sorted(key for part in parts for key in part) == whole
+    source = FileSamples(split, data, config, CPU).source
+    for key in whole:
+        assert all(torch.equal(*pair) for pair in zip(source[key], source[key], strict=True))
