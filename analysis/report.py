@@ -76,7 +76,7 @@ def make_report(folder: Path) -> Report:
     gate = diagnostics_table(comparison)
     chosen = winners_table(study, winner_table(events, study)) if study.tuned else None
     extras += [table for table in (gate, chosen) if table]
-    extras = slope_tables(study, metrics) + extras
+    extras = slope_tables(study, metrics, comparison.rows) + extras
     if len(study.goals) > 1:
         frames["tradeoffs.csv"] = trade_offs(events, study)
         extras.append(trade_off_table(study, frames["tradeoffs.csv"]))

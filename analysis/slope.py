@@ -6,11 +6,13 @@ larger lead at one imbalance. R rows, L levels, K confirm seeds.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 
+from analysis.comparison import Row
 from analysis.numbers import decimals_for, interval, number, p_value
 from analysis.opened import Study
 from analysis.statistics import Array, holm, mean_interval, paired_t_p
@@ -37,17 +39,34 @@ class Line:
     levels: dict[float, str]
 
 
-def slope_tables(study: Study, metrics: pl.DataFrame) -> list[Table]:
+def slope_tables(study: Study, metrics: pl.DataFrame, rows: Sequence[Row]) -> list[Table]:
     """Return a table for the primary metric and one for each of ``METRICS`` that there is.
+
+    Arms that are identical to another at every level have no line. Where more than one seed in five of a
+    level, or of the reference there, has no result, the slope is not tested (as in the tables by level).
 
     Args:
         study: The plan; without three levels of ``FACTOR`` there is no table.
         metrics: Frame of ``results.confirm_metrics``.
+        rows: Of the comparison.
     """
-    lines = [line for line in imbalance_lines(study) if line.arm != study.reference]
+    by_row = {(row.arm, row.level): row for row in rows}
+    lines = [
+        line
+        for line in imbalance_lines(study)
+        if line.arm != study.reference
+        and not all(by_row[line.arm, level].identical_to for level in line.levels.values())
+    ]
+    untested = {
+        (line.arm, line.rest)
+        for line in lines
+        for level in line.levels.values()
+        for arm in (line.arm, study.reference)
+        if (arm, level) in by_row and by_row[arm, level].unmarked
+    }
     known = set(metrics["metric"])
     names = [study.primary, *(f"test/{name}" for name in METRICS if f"test/{name}" in known)]
-    return [_table(study, metrics, lines, name) for name in names if lines and name in known]
+    return [_table(study, metrics, lines, name, untested) for name in names if lines and name in known]
 
 
 def imbalance_lines(study: Study) -> list[Line]:
@@ -96,14 +115,23 @@ def differences(study: Study, metrics: pl.DataFrame, line: Line, name: str) -> A
     return np.where(np.isfinite(found), found, np.nan)
 
 
-def _table(study: Study, metrics: pl.DataFrame, lines: list[Line], name: str) -> Table:
-    rows_RLK = [differences(study, metrics, line, name) for line in lines]
+def complete(differences_LK: Array) -> Array:
+    """Return differences (L, K) of the seeds that have every level; NaN elsewhere."""
+    whole = np.isfinite(differences_LK).all(axis=0)
+    return np.where(whole[None], differences_LK, np.nan)
+
+
+def _table(
+    study: Study, metrics: pl.DataFrame, lines: list[Line], name: str, untested: set[tuple[str, str]]
+) -> Table:
+    rows_RLK = [complete(differences(study, metrics, line, name)) for line in lines]
     per_seed = np.concatenate(
         [slopes(row[None], np.array(list(line.levels))) for row, line in zip(rows_RLK, lines, strict=True)]
     )
     estimate = mean_interval(per_seed)
     primary = name == study.primary
-    p = np.minimum(holm(paired_t_p(per_seed)) * study.looks, 1.0) if primary else np.full(len(lines), np.nan)
+    tested_lines = np.array([(line.arm, line.rest) not in untested for line in lines])
+    p = np.minimum(holm(np.where(tested_lines, paired_t_p(per_seed), np.nan)) * study.looks, 1.0)
     levels = list(dict.fromkeys(f"{value:g}" for line in lines for value in line.levels))
     decimals = decimals_for((estimate.high - estimate.low) / 2)
     cells = []

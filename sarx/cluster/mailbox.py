@@ -31,6 +31,12 @@ BEAT_S = 1.0
 """Seconds between two signs of life."""
 
 GO, STOP, ABORT, STALE = "go", "stop", "abort", "stale"
+ECHO = "echo"
+"""Key of a failure that may only say that another rank failed: a broken connection, or a wait in vain."""
+
+APART = 3
+"""Groups of processes in a row that cannot connect, until the segment that waits for them has failed."""
+
 DIED = "its worker process died"
 
 
@@ -65,6 +71,7 @@ class Mailbox:
         self.results: deque[dict[str, Any]] = deque()
         self.reports: dict[int, Mapping[str, Any]] = {}
         self.failure: dict[str, Any] | None = None
+        self.unformed: set[int] = set()
         self.over = False
         self._condition: asyncio.Condition | None = None
 
@@ -172,6 +179,7 @@ class Mailbox:
         if self.over:
             return 0, ""
         self.begun = True
+        self.unformed.clear()
         return self.number, self.work
 
     async def deliver(self, generation: int, number: int, result: dict[str, Any]) -> str:
@@ -190,6 +198,9 @@ class Mailbox:
     async def report(self, generation: int, number: int, rank: int, failure: Mapping[str, Any]) -> bool:
         """Take in that a rank's run of a segment failed; return whether all ranks answered in time.
 
+        What the host is told is the first report that is no ``ECHO`` of another rank's failure; without one,
+        and with ranks that do not answer, it is those that are to blame.
+
         If they did, the group can be formed anew; else this process must exit.
         """
 
@@ -205,13 +216,28 @@ class Mailbox:
             return False
         if self.failure is None:
             silent = [other for other in self.members if other not in self.reports]
-            if everybody:
-                first = next(iter(self.reports))
-                self.failure = {"rank": first, **self.reports[first]}
+            causes = [one for one, said in self.reports.items() if not said.get(ECHO)]
+            if causes or everybody:
+                first = (causes or list(self.reports))[0]
+                told = {key: value for key, value in self.reports[first].items() if key != ECHO}
+                self.failure = {"rank": first, **told}
             else:
                 self.failure = {"lost": self._where(silent), "reason": "it did not answer"}
             await self._notify()
         return everybody
+
+    async def apart(self, generation: int, rank: int, reason: str) -> None:
+        """Take in that a rank could not form the process group; its processes start anew.
+
+        After ``APART`` generations in a row the segment that waits for them has failed.
+        """
+        if generation != self.generation:
+            return
+        self.unformed.add(generation)
+        if len(self.unformed) >= APART and self.running and self.failure is None:
+            self.failure = {"rank": rank, "reason": f"the workers cannot connect: {reason}"}
+            self.unformed.clear()
+        await self._notify()
 
     async def beat(self, generation: int, number: int, rank: int) -> str:
         """Take a sign of life; return ABORT where the segment that this rank runs has failed elsewhere."""

@@ -9,6 +9,7 @@ import contextlib
 import ctypes
 import gc
 import os
+import re
 import sys
 import threading
 from collections.abc import Callable
@@ -24,9 +25,12 @@ from torch._C._distributed_c10d import TCPStore
 
 from sarx.cluster.failures import shortened
 from sarx.cluster.interface import use_interface
-from sarx.cluster.mailbox import ABORT, BEAT_S, GO, STALE
+from sarx.cluster.mailbox import ABORT, BEAT_S, ECHO, GO, STALE
 from sarx.cluster.segment_run import SegmentRun, Start, decode_work
 from sarx.study.schema import Resources
+
+ECHOES = re.compile(r"gloo|NCCL|another rank failed; its own error says why|^rank 0 failed: |by peer", re.I)
+"""What errors say that may come of another rank's failure."""
 
 GONE_S = 60.0
 """Seconds without an answer of the mailbox after which a rank ends."""
@@ -86,7 +90,7 @@ class Rank:
         beats = threading.Thread(target=self.beat, name="beats", daemon=True)
         beats.start()
         try:
-            self.form()
+            self.join_group()
             while work := self.fetch():
                 self.run(work)
         finally:
@@ -115,7 +119,8 @@ class Rank:
         try:
             self.train(segment)
         except Exception as error:  # noqa: BLE001  whatever a trial raises, the session serves the next one
-            failure = {"reason": shortened(f"{type(error).__name__}: {error}"), "log": str(segment.log)}
+            reason = shortened(f"{type(error).__name__}: {error}")
+            failure = {"reason": reason, "log": str(segment.log), ECHO: is_echo(error)}
         if failure is None:
             self.clean()
             return
@@ -157,6 +162,18 @@ class Rank:
 
     # ---------------------------------------------------------------- the process group
 
+    def join_group(self) -> None:
+        """Form the first process group; the mailbox hears why it cannot be.
+
+        Raises:
+            RuntimeError: If the ranks cannot connect.
+        """
+        try:
+            self.form()
+        except (RuntimeError, OSError, ValueError) as error:
+            self.call("apart", self.generation, self.rank, shortened(f"{type(error).__name__}: {error}"))
+            raise
+
     def form(self) -> None:
         """Form the process group of the next round with all ranks."""
         self.round += 1
@@ -191,6 +208,11 @@ class Rank:
                 aborted = self.number
                 abort: Callable[[], None] = dist.distributed_c10d._abort_process_group
                 abort()  # gloo needs none: its sockets close when the first rank leaves
+
+
+def is_echo(error: BaseException) -> bool:
+    """Return whether an error may only say that another rank failed."""
+    return isinstance(error, dist.DistError) or ECHOES.search(str(error)) is not None
 
 
 def trim() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,9 @@ from sarx.study.resources import check_training
 from sarx.study.schema import Resources
 from sarx.study.storage import SINGLE, StudyFolder, open_folder
 from sarx.training.single import Recorded, announce, follow
+
+PLACE_S = 60.0
+"""Seconds without a place for the workers after which that is said."""
 
 RESTARTS = 3
 """How often a training goes on from its last checkpoint after a worker was lost."""
@@ -88,8 +92,17 @@ def results(
         segment = Segment(name, attempt, phase, as_dict(config), "train", 0, epochs, start=epoch)
         session.post(encode_work(segment, folder.root, resources))
         answer: dict[str, Any] = {"done": False}
+        heard = time.monotonic()
         while not answer.get("done"):
-            answer = session.take()
+            try:
+                answer = session.take()
+            except RuntimeError as error:
+                raise UserError(f"{error}", where="resources") from error
+            if answer or session.complete():
+                heard = time.monotonic()
+            elif time.monotonic() - heard > PLACE_S:
+                heard = time.monotonic()
+                print(f"still waiting for {resources.num_workers} workers; is the cluster busy?", flush=True)
             if "result" in answer:
                 result = SimpleNamespace(**json.loads(answer["result"]))
                 epoch = result.epoch

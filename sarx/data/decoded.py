@@ -30,7 +30,10 @@ def pair_of(split: FileSplit, fingerprint: str, index: int) -> tuple[Bytes, Byte
     if not split.options.cache:
         return split.pair(index)
     folder = cache_root() / "images" / hashlib.sha256(fingerprint.encode()).hexdigest()[:32]
-    entry = folder / f"{hashlib.sha256(split.images[index].encode()).hexdigest()[:32]}.npy"
+    entry = (
+        folder
+        / f"{hashlib.sha256(str(split.root.absolute() / split.images[index]).encode()).hexdigest()[:32]}.npy"
+    )
     try:
         return np.load(entry, mmap_mode="c"), split.label(index)
     except (FileNotFoundError, ValueError, EOFError):  # not there, or torn by a power loss

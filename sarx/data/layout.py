@@ -8,9 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sarx.config.errors import UserError
-
-DATA = "SARX_DATA"
-"""Environment variable: the folder that holds the data sets, each in a folder of its name."""
+from sarx.config.schema.roots import DATA
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png")
 
@@ -51,15 +49,11 @@ class Pair:
 def find_root(root: str, layout: Layout) -> Path:
     """Return the folder of a data set once the layout's first level is there.
 
-    Without a root it is the folder of the data set's name in the folder that SARX_DATA names.
-
     Raises:
         UserError: Naming ``data.root``, what is expected below it, and where to get the data or which other
             folder looks right.
     """
     wanted = f"data={layout.name} expects {layout.expected}"
-    if not root and (around := os.environ.get(DATA)):
-        root = str(Path(around) / layout.name)
     if not root:
         raise UserError(f"not set, nor {DATA}; {wanted}. To get the data: {layout.source}", key="data.root")
     path = Path(root).expanduser()

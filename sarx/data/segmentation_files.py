@@ -211,6 +211,8 @@ def forget_indices() -> None:
 def _make_index(source: SegmentationFiles, root: Path, config: Any) -> Index:
     listing = source.find(root, config)
     digest = hashlib.sha256(f"{rule_digest(source.rule)}\n{source.classes(config).names}\n".encode())
+    published = published_images(source.shape(config))
+    digest.update(f"{None if published is None else published.tolist()}\n".encode())
     for name, pairs in (("train", listing.train), ("test", listing.test)):
         digest.update(f"{name} {len(pairs)}\n".encode())
         for pair in pairs:

@@ -57,6 +57,11 @@ def make_arms(study: Study, source: Source) -> list[Arm]:
             check_combinations(arm)
         arms = share(study, arms)
         check_overrides(study, arms)
+        if study.report.orientation and study.ablation.factors:
+            raise UserError(
+                "one value for all levels of the factors says nothing; give it in a study without factors",
+                key="report.orientation",
+            )
         for name in study.report.orientation:
             if name not in study.ablation.arms:
                 hint = nearest(name, study.ablation.arms)

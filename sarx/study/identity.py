@@ -52,16 +52,25 @@ def trial_id(
         data_fingerprint: Text that changes when the data set does.
         code: Digest of what trains, ``training_code().digest``.
         threads: CPU threads, which change the order of sums; 1 is left out.
-        workers: Ranks that train it together, each with batch statistics of its own; 1 is left out, and with
-            synchronised batch statistics any number.
+        workers: Ranks that train it together; 1 is left out, and any number where they change nothing.
     """
     record: dict[str, Any] = {"config": canonical(config), "data": data_fingerprint, "code": code}
     if threads != 1:
         record["threads"] = threads
-    if workers != 1 and not config.training.sync_bn:
+    if workers != 1 and not same_on_any_workers(config):
         record["workers"] = workers
     text = json.dumps(record, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def same_on_any_workers(config: TrainConfig) -> bool:
+    """Return whether the number of ranks changes no number of a training.
+
+    Each rank has its own batch statistics unless they are synchronised, its own dropout masks, its own choice
+    of hard pixels, and images without labels that are pasted into one another.
+    """
+    own = config.model.dropout > 0 or config.loss.name == "ohem" or config.training.unlabelled_weight > 0
+    return config.training.sync_bn and not own
 
 
 def canonical(config: TrainConfig) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from sarx.data import FileSplit, Split
 from sarx.data.transforms import resize_centre_crop, resized_for_test
 from sarx.training.equal_sizes import equal_size_batches
+from sarx.training.loading import plainly
 
 BATCH = 100
 """Images in memory that are evaluated at a time."""
@@ -86,7 +87,7 @@ def _from_files(split: FileSplit, share: tuple[int, int], wanted: Sequence[int])
         collate_fn=_together,
         prefetch_factor=2 if workers else None,
     )
-    yield from loader
+    yield from plainly(loader)
 
 
 def _together(samples: list[Batch]) -> Batch:

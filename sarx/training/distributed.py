@@ -9,6 +9,8 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor, wait
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -22,6 +24,9 @@ from sarx.regularizers.distributed import global_sum, world_size
 
 T = TypeVar("T")
 
+POLL_S = 5.0
+"""Seconds between two signs that rank 0 is still at work."""
+
 __all__ = [
     "average_batch_norm",
     "equalise_buffers",
@@ -30,6 +35,7 @@ __all__ = [
     "is_main",
     "largest",
     "on_main",
+    "on_main_patiently",
     "rank",
     "summed",
     "together",
@@ -97,6 +103,36 @@ def on_main(function: Callable[[], T]) -> T:
     if failure is not None:
         raise UserError(failure[1]) if failure[0] else RuntimeError(f"rank 0 failed: {failure[1]}")
     return value  # type: ignore[return-value]
+
+
+def on_main_patiently(function: Callable[[], T]) -> T:
+    """As ``on_main``, for what may take longer than the process group's timeout.
+
+    Rank 0 calls it in a thread, and every ``POLL_S`` the ranks hear that it is still at it.
+    """
+    if world_size() == 1:
+        return function()
+    if not is_main():
+        while not from_main(False):
+            pass
+        return on_main(function)
+    with ThreadPoolExecutor(1, initializer=partial(_like_this_thread, *_settings())) as pool:
+        running = pool.submit(function)
+        while not from_main(bool(wait([running], POLL_S).done)):
+            pass
+        return on_main(running.result)
+
+
+def _settings() -> tuple[int, int | None]:
+    """Return what a thread of torch has of its own: the number of threads of a kernel, and the GPU."""
+    in_use = torch.cuda.is_available() and torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    return torch.get_num_threads(), torch.cuda.current_device() if in_use else None
+
+
+def _like_this_thread(threads: int, device: int | None) -> None:
+    torch.set_num_threads(threads)
+    if device is not None:
+        torch.cuda.set_device(device)
 
 
 def together(function: Callable[[], T]) -> T:

@@ -16,6 +16,7 @@ from sarx.data.decoded import pair_of
 from sarx.data.transforms import augmentation_seed, random_resized_crop, train_transform
 from sarx.training.distributed import rank, world_size
 from sarx.training.evaluation import normalise
+from sarx.training.loading import plainly
 from sarx.training.samples import Part, cut
 from sarx.training.seeding import batch_indices
 
@@ -80,7 +81,7 @@ class FileSamples:
         """Return this rank's part of each micro-batch of a step; steps in order are read ahead."""
         if self._stream is None or step != self._next:
             self.close()
-            self._stream = iter(self._loader(step))
+            self._stream = plainly(self._loader(step))
         images, labels = next(self._stream)
         self._next = step + 1
         sizes = [len(piece) for piece in self._pieces(step)]

@@ -19,7 +19,7 @@ from sarx.models.output import ModelOutput
 from sarx.training import checkpoint, geometry
 from sarx.training.batches import Batch, batches
 from sarx.training.described import data_of
-from sarx.training.distributed import on_main
+from sarx.training.distributed import on_main_patiently
 from sarx.training.evaluation import confusion, evaluating, infer, predicted_classes, scores
 from sarx.training.grid import Grid, grid_of
 from sarx.training.loop import EpochResult, train
@@ -49,7 +49,7 @@ def train_and_report(
     ``weights-<epoch>.pt``, and what the geometry was computed from as ``geometry.npz``.
 
     Under several ranks rank 0 alone computes and writes this, and hands the metrics to the others, which
-    wait for it; the process group's timeout must allow for that.
+    wait for it however long it takes.
 
     Raises:
         ValueError: For a search trial, which must never see the report split.
@@ -59,7 +59,7 @@ def train_and_report(
         raise ValueError("only confirm trials are scored on the report split")
     for result in train(config, folder=folder, resume=resume, name=name, replay_from=replay_from):
         if result.last and not result.diverged:
-            result.metrics = result.metrics | on_main(partial(make_report, config, result, folder))
+            result.metrics = result.metrics | on_main_patiently(partial(make_report, config, result, folder))
         yield result
 
 

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from sarx.cluster.mailbox import ABORT, DIED, GO, STALE, STOP, Mailbox
+from sarx.cluster.mailbox import ABORT, DIED, ECHO, GO, STALE, STOP, Mailbox
 
 
 def play(scene, **options):
@@ -88,7 +88,9 @@ def test_an_exception_is_agreed_on_by_all_and_its_reason_is_that_of_the_first():
         await asyncio.sleep(0.01)
         assert await box.beat(generation, 1, 0) == ABORT
         assert await box.beat(generation, 1, 2) == GO
-        others = [box.report(generation, 1, rank, {"reason": "closed by peer"}) for rank in (0, 1)]
+        others = [
+            box.report(generation, 1, rank, {"reason": "closed by peer", ECHO: True}) for rank in (0, 1)
+        ]
         assert await asyncio.gather(first, *others) == [True] * 3
         assert failure(await box.take(1)) == {"rank": 2, "reason": "no luck"}
         await box.post("more")
@@ -102,7 +104,7 @@ def test_a_rank_that_does_not_answer_is_named_and_the_others_start_anew():
         generation = await joined(box)
         await box.post("work")
         await box.next(generation, 0)
-        assert await box.report(generation, 1, 0, {"reason": "closed by peer"}) is False
+        assert await box.report(generation, 1, 0, {"reason": "closed by peer", ECHO: True}) is False
         lost = failure(await box.take(1))
         assert lost == {"lost": [{"rank": 1, "pid": 101, "node": "node1"}], "reason": "it did not answer"}
 
@@ -114,7 +116,7 @@ def test_a_late_report_of_one_segment_does_not_fail_the_next():
         generation = await joined(box)
         await box.post("work")
         await box.next(generation, 0)
-        report = asyncio.ensure_future(box.report(generation, 1, 0, {"reason": "closed by peer"}))
+        report = asyncio.ensure_future(box.report(generation, 1, 0, {"reason": "closed by peer", ECHO: True}))
         while "lost" not in failure(answer := await box.take(5)):
             await asyncio.sleep(0.01)
         assert answer["done"]
@@ -204,5 +206,44 @@ def test_an_address_is_that_of_its_round(answer):
         else:
             await joined(box, "b")
             assert await asking is None
+
+    play(scene)
+
+
+def test_the_reason_of_one_rank_is_told_though_another_does_not_answer():
+    """A file that cannot be read on rank 1 while rank 0 computes alone: no collective throws it out."""
+
+    async def scene(box):
+        generation = await joined(box)
+        await box.post("a")
+        await asyncio.gather(*(box.next(generation, 0) for _ in range(2)))
+        assert await box.report(generation, 1, 1, {"reason": "bad file", ECHO: False}) is False
+        assert failure(await box.take(1)) == {"rank": 1, "reason": "bad file"}
+
+    play(scene, answer_s=0.1)
+
+
+def test_the_cause_is_told_and_not_its_echo():
+    async def scene(box):
+        generation = await joined(box)
+        await box.post("a")
+        await asyncio.gather(*(box.next(generation, 0) for _ in range(2)))
+        echo = asyncio.ensure_future(box.report(generation, 1, 0, {"reason": "another rank", ECHO: True}))
+        await asyncio.sleep(0)
+        assert await box.report(generation, 1, 1, {"reason": "the cause", ECHO: False})
+        assert await echo
+        assert failure(await box.take(1)) == {"rank": 1, "reason": "the cause"}
+
+    play(scene)
+
+
+def test_ranks_that_never_connect_fail_the_segment_that_waits_for_them():
+    async def scene(box):
+        await box.post("a")
+        for group in "abc":
+            generation = await joined(box, group)
+            assert await box.take(0) == {}
+            await asyncio.gather(*(box.apart(generation, rank, "no route") for rank in (0, 1)))
+        assert failure(await box.take(1)) == {"rank": 0, "reason": "the workers cannot connect: no route"}
 
     play(scene)

@@ -4,6 +4,7 @@ import pytest
 
 from sarx.config.errors import UserError
 
+FACTORS = "report: {orientation: {plain: 0.9}}\n"
 KNOWN = "report: {orientation: {plain: 0.8}}\n"
 
 
@@ -33,8 +34,11 @@ def test_the_order_changes_no_proposal(begin, host, text):
         ("report: {orientation: {nobody: 0.8}}\n", r"orientation\.nobody: there is no such arm"),
         ("report: {orientation: {plain: high}}\n", r"orientation\.plain: 'high' is not a float"),
         ("report: {orientation: [plain]}\n", r"orientation: expected arms with values"),
+        (FACTORS, r"report\.orientation: one value for all levels"),
     ],
 )
 def test_an_orientation_that_means_nothing_is_refused(begin, text, extra, message):
+    if extra is FACTORS:
+        text = text.replace("  reference: sar\n", "  reference: sar\n  factors: {data.imbalance: [5, 20]}\n")
     with pytest.raises(UserError, match=message):
         begin(text + extra)

@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from sarx.config.compose import compose
+from sarx.config.errors import UserError
 from sarx.config.schema import TrainConfig
 from sarx.data import FileSplit, describe, load_split
 from sarx.data.cityscapes import LABEL_IDS
@@ -374,3 +375,20 @@ def test_ranks_share_a_step_without_overlap_and_see_the_same_samples(
     source = FileSamples(split, data, config, CPU).source
     for key in whole:
         assert all(torch.equal(*pair) for pair in zip(source[key], source[key], strict=True))
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_damaged_file_is_named_by_a_worker_without_a_traceback(
+    streets: Callable[..., TrainConfig], split: str
+) -> None:
+    config = streets(data__workers=1)
+    found = load_split(config.data, 0, split)
+    assert isinstance(found, FileSplit)
+    for name in found.images:
+        (found.root / name).write_bytes((found.root / name).read_bytes()[:200])
+    with pytest.raises(UserError) as caught:
+        list(train(config))
+    text = str(caught.value)
+    assert "Traceback" not in text
+    assert text.startswith(str(found.root))
+    assert any(name in text for name in found.images)

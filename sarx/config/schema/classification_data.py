@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from sarx.config.schema.options import check_fields, option
+from sarx.config.schema.roots import resolved
 
 
 @dataclass(kw_only=True, slots=True)
@@ -29,6 +30,7 @@ class Cifar10LTConfig:
     def __post_init__(self) -> None:
         """Check every field."""
         check_fields(self, "data")
+        self.root = resolved(self.root, self.name)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -47,6 +49,7 @@ class Cifar100LTConfig:
     def __post_init__(self) -> None:
         """Check every field."""
         check_fields(self, "data")
+        self.root = resolved(self.root, self.name)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -74,6 +77,7 @@ class ImageNetLTConfig:
     def __post_init__(self) -> None:
         """Check every field."""
         check_fields(self, "data")
+        self.root = resolved(self.root, self.name)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -101,3 +105,4 @@ class INaturalistConfig:
     def __post_init__(self) -> None:
         """Check every field."""
         check_fields(self, "data")
+        self.root = resolved(self.root, self.name)

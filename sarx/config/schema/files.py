@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from sarx.config.errors import UserError
 from sarx.config.schema.options import check_fields, option
+from sarx.config.schema.roots import resolved
 
 MODES = ("whole", "slide", "multi_scale", "multi_scale_slide")
 
@@ -57,6 +58,8 @@ class FilesConfig:
             UserError: Naming the key.
         """
         check_fields(self, "data")
+        self.root = resolved(self.root, str(getattr(self, "name", "")))
+        self.unlabelled = resolved(self.unlabelled, "") if self.unlabelled else ""
         if self.ratio_low > self.ratio_high:
             raise UserError(
                 f"{self.ratio_low:g} is above data.ratio_high = {self.ratio_high:g}", key="data.ratio_low"
