@@ -117,8 +117,8 @@ def differences(study: Study, metrics: pl.DataFrame, line: Line, name: str) -> A
 
 def complete(differences_LK: Array) -> Array:
     """Return differences (L, K) of the seeds that have every level; NaN elsewhere."""
-    whole = np.isfinite(differences_LK).all(axis=0)
-    return np.where(whole[None], differences_LK, np.nan)
+    whole = np.all(np.isfinite(differences_LK), axis=0, keepdims=True)
+    return np.where(whole, differences_LK, np.nan)
 
 
 def _table(

@@ -24,7 +24,7 @@ from torch import multiprocessing, nn
 
 from sarx.config.compose import compose
 from sarx.data import Split
-from sarx.training import loop, report, step
+from sarx.training import distributed, loop, report, step
 from sarx.training.loop import EpochResult, train
 
 STEPS = 20
@@ -120,6 +120,7 @@ def run(
 def work(rank: int, ranks: int, folder: str, jobs: dict[str, tuple[Callable[..., Any], Any]]) -> None:
     """Do every job on one rank, with a global generator of its own, and save what they return."""
     torch.set_num_threads(1)
+    distributed.POLL_S = 0.05  # a report takes longer
     store = (Path(folder) / "store").as_uri()
     wait = timedelta(seconds=100)
     dist.init_process_group("gloo", init_method=store, rank=rank, world_size=ranks, timeout=wait)
