@@ -65,7 +65,9 @@ test *arguments: setup
 
 # tests with real kills, clusters and job submission
 test-slow *arguments: setup
-    @.venv/bin/pytest -m slow -rs --timeout 900 "$@"
+    @if [ $# -gt 0 ]; then .venv/bin/pytest -m slow -rs --timeout 900 "$@"; else \
+        .venv/bin/pytest -m slow -rs --timeout 900 -n 2 --ignore tests/ray && \
+        .venv/bin/pytest -m slow -rs --timeout 900 tests/ray; fi
 
 # kill and damage running studies, and count what was lost (about 8 minutes; see --help)
 chaos *arguments: setup

@@ -22,8 +22,9 @@ def chaos(*arguments):
     )
 
 
-def test_twenty_kills_lose_nothing():
-    done = chaos("--only", "kills")
+def test_kills_lose_nothing():
+    """Fewer kills and trials than ``just chaos`` has, for time."""
+    done = chaos("--only", "kills", "--kills", "4", "--trials", "24")
     print(done.stdout)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("BAR") == done.stdout.count("pass") == 5
