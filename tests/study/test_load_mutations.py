@@ -287,7 +287,13 @@ CLASSES = {
         r"a metric stands twice",
         put("objective", {"metric": "val/miou", "also": [{"metric": "val/miou"}]}),
     ),
-    "orientation": (r"there is no such arm", put("report.orientation", {"nobody": 0.5})),
+    "orientation": (r"there is no such arm", explicit(put("report.orientation", {"nobody": 0.5}))),
+    "orientation and factors": (
+        r"one value for all levels",
+        explicit(
+            put("ablation.factors", {"optim.power": [0.5, 0.9]}), put("report.orientation", {"sar": 0.5})
+        ),
+    ),
     "orientation, a list": (r"expected arms with values", put("report.orientation", [1])),
     "report": (r"is not a metric of the report split", put("report.primary", "val/miou")),
     "report, a number": (r"is not the name of a metric", put("report.primary", 5)),
