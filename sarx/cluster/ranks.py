@@ -29,7 +29,9 @@ from sarx.cluster.mailbox import ABORT, BEAT_S, ECHO, GO, STALE
 from sarx.cluster.segment_run import SegmentRun, Start, decode_work
 from sarx.study.schema import Resources
 
-ECHOES = re.compile(r"gloo|NCCL|another rank failed; its own error says why|^rank 0 failed: |by peer", re.I)
+ECHOES = re.compile(
+    r"\bgloo\b|\bNCCL\b|another rank failed; its own error says why|^rank 0 failed: |by peer", re.I
+)
 """What errors say that may come of another rank's failure."""
 
 GONE_S = 60.0

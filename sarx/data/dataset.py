@@ -193,14 +193,9 @@ class FileSplit:
         Raises:
             UserError: Naming the file, if it is no image.
         """
-        from PIL import Image
+        from sarx.data.image_files import read_size  # which imports this module
 
-        path = self.root / self.images[index]
-        try:
-            with Image.open(path) as image:
-                return image.height, image.width
-        except OSError as error:
-            raise UserError(f"is not a readable image ({error})", where=str(path)) from error
+        return read_size(self.root / self.images[index])
 
     def image(self, index: int) -> Bytes:
         """Read one image: uint8 (3, H, W).

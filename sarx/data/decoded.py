@@ -30,10 +30,8 @@ def pair_of(split: FileSplit, fingerprint: str, index: int) -> tuple[Bytes, Byte
     if not split.options.cache:
         return split.pair(index)
     folder = cache_root() / "images" / hashlib.sha256(fingerprint.encode()).hexdigest()[:32]
-    entry = (
-        folder
-        / f"{hashlib.sha256(str(split.root.absolute() / split.images[index]).encode()).hexdigest()[:32]}.npy"
-    )
+    path = str(split.root.absolute() / split.images[index])
+    entry = folder / f"{hashlib.sha256(path.encode()).hexdigest()[:32]}.npy"
     try:
         return np.load(entry, mmap_mode="c"), split.label(index)
     except (FileNotFoundError, ValueError, EOFError):  # not there, or torn by a power loss

@@ -15,6 +15,7 @@ from sarx.config.errors import UserError
         (RuntimeError("rank 0 failed: no report today"), True),
         (dist.DistStoreError("wait timeout after 600000ms"), True),
         (RuntimeError("CUDA out of memory"), False),
+        (UserError("cannot be read: truncated", where="/data/gloomy.png"), False),
         (UserError("cannot be read: truncated", where="/data/a.png"), False),
         (ValueError("label 300 is neither a class nor ignore_index"), False),
     ],
