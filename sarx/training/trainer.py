@@ -107,6 +107,10 @@ def unlabelled_samples(config: TrainConfig, data: DataSet, device: torch.device)
     Raises:
         UserError: If there are none.
     """
+    if not any(hasattr(config.data, option) for option in ("labelled_share", "unlabelled")):
+        raise UserError(
+            f"data={config.data.name} has no images without labels", key="training.unlabelled_weight"
+        )
     split = load_split(config.data, config.seed, UNLABELLED)
     if not len(split):
         raise UserError(

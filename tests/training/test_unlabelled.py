@@ -123,6 +123,10 @@ def test_unlabelled_scenes_act_through_loss_and_regularizer() -> None:
 def test_without_unlabelled_scenes_it_is_refused() -> None:
     with pytest.raises(UserError, match=r"there is no image without labels"):
         numbers(data__labelled_share=1.0)
+    with pytest.raises(UserError, match=r"data=digits_lt has no images without labels"):
+        list(
+            train(compose({"data": "digits_lt", "model": "pool_lcnet_050", "training.unlabelled_weight": 1}))
+        )
     with pytest.raises(UserError, match=r"training\.accumulation: 2 micro-batches do not go"):
         numbers(training__accumulation=2)
 
