@@ -37,8 +37,13 @@ def test_a_failed_trial_has_its_own_traceback_in_its_own_log(host, finish):
     one = host()
     process = one.start()
     finish.append(process)
-    proposed = wait_for(lambda: one.events("proposed"))
-    victim = next(event for event in proposed if event["arm"] == "sar" and event["index"] == 1)["trial_id"]
+    (victim,) = wait_for(
+        lambda: [
+            event["trial_id"]
+            for event in one.events("proposed")
+            if event["arm"] == "sar" and event["index"] == 1
+        ]
+    )
     trials = one.storage / "tiny" / "trials"
     (trials / victim).mkdir()
     (trials / victim / "attempt-1").write_text("in the way")
