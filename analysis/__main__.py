@@ -11,7 +11,7 @@ from rich.console import Console
 
 from analysis.csv_file import to_csv
 from analysis.errors import UserError
-from analysis.figure import forest_plot, save
+from analysis.figures import draw, save
 from analysis.markdown import to_markdown
 from analysis.report import Report, make_report
 from analysis.studies import find_study, storage_folder
@@ -42,13 +42,13 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def write_report(report: Report, folder: Path) -> list[Path]:
-    """Write ``table.md``, ``table.csv``, ``trials.csv``, the figure and further CSV; return their paths."""
-    folder.mkdir(exist_ok=True)
+    """Write ``table.md``, ``table.csv``, ``trials.csv``, further CSV and ``figures/``; return their paths."""
+    (folder / "figures").mkdir(parents=True, exist_ok=True)
     texts = {"table.md": to_markdown(report), "table.csv": to_csv(report.comparison.tidy)}
     texts |= {name: to_csv(frame) for name, frame in report.frames.items()}
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")
-    figures = save(forest_plot(report.study, report.comparison.tidy), folder)
+    figures = [path for drawing in draw(report.sources) for path in save(drawing, folder / "figures")]
     return [*(folder / name for name in texts), *figures]
 
 

@@ -32,6 +32,7 @@ from analysis.results import (
 )
 from analysis.search_tables import search_table, trade_off_table, winners_table
 from analysis.slope import slope_tables
+from analysis.sources import Sources
 from analysis.table import Table, diagnostics_table, level_table
 
 
@@ -40,6 +41,7 @@ class Report:
     """Everything that the writers print.
 
     Attributes:
+        sources: what it was made of.
         tables: one per level, in plan order.
         extras: the small tables below them (search, gate, winners, trade-offs).
         caption: statements under the tables.
@@ -48,14 +50,23 @@ class Report:
         frames: what is written as CSV beside the table, by file name.
     """
 
-    study: Study
-    comparison: Comparison
+    sources: Sources
     tables: list[Table]
     extras: list[Table]
     caption: list[str]
     missing: list[str]
     geometry: Section | None = None
     frames: dict[str, pl.DataFrame] = field(default_factory=dict)
+
+    @property
+    def study(self) -> Study:
+        """Return the plan."""
+        return self.sources.study
+
+    @property
+    def comparison(self) -> Comparison:
+        """Return every row against the reference of its level."""
+        return self.sources.comparison
 
 
 def make_report(folder: Path) -> Report:
@@ -81,8 +92,7 @@ def make_report(folder: Path) -> Report:
         frames["tradeoffs.csv"] = trade_offs(events, study)
         extras.append(trade_off_table(study, frames["tradeoffs.csv"]))
     return Report(
-        study=study,
-        comparison=comparison,
+        sources=Sources(folder, study, events, trials, metrics, comparison, facts),
         tables=[level_table(study, comparison, facts.searches, level) for level in study.levels],
         extras=extras,
         caption=caption(study, comparison, facts),

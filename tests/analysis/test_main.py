@@ -21,10 +21,12 @@ def test_prints_and_writes_everything(
     whole_study(writer)
     assert main(["sar-ablation", "--storage", str(tmp_path)]) == 0
     out = capsys.readouterr().out
-    files = sorted((writer.study / "report").iterdir())
-    assert [file.name for file in files] == [
-        "figure.png",
-        "figure.svg",
+    folder = writer.study / "report"
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    assert [str(file.relative_to(folder)) for file in files] == [
+        "figures/forest.pdf",
+        "figures/forest.png",
+        "figures/forest.svg",
         "table.csv",
         "table.md",
         "trials.csv",
@@ -41,7 +43,7 @@ def test_the_same_ledger_gives_the_same_files(new_ledger: Begin, whole_study: An
     first, second = [], []
     for found in (first, second):
         assert main(["--storage", str(tmp_path)]) == 0
-        found += [file.read_bytes() for file in sorted((writer.study / "report").iterdir())]
+        found += [file.read_bytes() for file in sorted((writer.study / "report").rglob("*.*"))]
     assert first == second
 
 

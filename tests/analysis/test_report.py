@@ -11,7 +11,7 @@ from rich.console import Console
 from scipy import stats
 
 from analysis.csv_file import to_csv
-from analysis.figure import forest_plot
+from analysis.figures.forest import forest_plot
 from analysis.markdown import escape, to_markdown
 from analysis.report import Report, make_report
 from analysis.table import Table
@@ -337,7 +337,8 @@ def test_figure_has_a_panel_per_level_and_a_line_per_arm(new_ledger: Begin, whol
     writer = new_ledger()
     whole_study(writer)
     report = make_report(writer.study)
-    panels = forest_plot(report.study, report.comparison.tidy).axes
+    (drawing,) = forest_plot(report.sources)
+    panels = drawing.figure.axes
     assert [panel.get_title() for panel in panels] == [SMALL, LARGE]
     assert [label.get_text() for label in panels[0].get_yticklabels()] == [
         "no_pull",

@@ -3,45 +3,46 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
-import matplotlib as mpl
 import polars as pl
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
+from analysis.figures.drawing import Drawing, new_figure
 from analysis.opened import Study
+from analysis.sources import Sources
 
 _COLOURS = {"better": "#1b7837", "worse": "#b2182b", "equivalent": "#2166ac"}
 _OTHER = "#555555"
 
 
-def forest_plot(study: Study, tidy: pl.DataFrame) -> Figure:
-    """Return the figure from the tidy frame of the comparison."""
+def forest_plot(sources: Sources) -> list[Drawing]:
+    """Return the figure of the primary metric; none while there is no difference yet."""
+    study = sources.study
+    tidy = sources.comparison.tidy
     rows = tidy.filter((pl.col("metric") == study.primary) & (pl.col("verdict") != "reference"))
+    known = rows.filter(pl.col("diff").is_not_null())
+    if known.is_empty():
+        return []
     levels = study.levels
     most = max(1, *(rows.filter(pl.col("level") == level).height for level in levels))
     columns = min(3, len(levels))
     lines = math.ceil(len(levels) / columns)
-    size = (1.6 + 3.6 * columns, (1.2 + 0.32 * most) * lines)
-    figure = Figure(figsize=size, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(1.6 + 3.6 * columns, (1.2 + 0.32 * most) * lines)
     panels = figure.subplots(lines, columns, sharex=True, squeeze=False).ravel()
     for panel, level in zip(panels, levels, strict=False):
         _panel(panel, study, level, rows.filter(pl.col("level") == level))
     for panel in panels[len(levels) :]:
         panel.set_visible(False)
-    return figure
-
-
-def save(figure: Figure, folder: Path) -> list[Path]:
-    """Write ``figure.svg`` and ``figure.png``; equal figures give equal SVG bytes."""
-    paths = [folder / "figure.svg", folder / "figure.png"]
-    with mpl.rc_context({"svg.hashsalt": "sarx"}):
-        figure.savefig(paths[0], metadata={"Date": None})
-    figure.savefig(paths[1], dpi=150)
-    return paths
+    return [
+        Drawing(
+            "forest",
+            f"Differences to {study.reference}",
+            f"{known.height} paired differences of {study.primary} to {study.reference} with 95 % intervals; "
+            "the same numbers stand in the table.",
+            figure,
+            "Mean paired difference over confirm seeds, 95 % t interval; shaded: differences without effect.",
+        )
+    ]
 
 
 def _panel(panel: Axes, study: Study, level: str, rows: pl.DataFrame) -> None:

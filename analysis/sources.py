@@ -1,0 +1,35 @@
+"""What tables and figures are made of: the ledger as read once, and the comparison computed once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from analysis.caption import Facts
+from analysis.comparison import Comparison
+from analysis.opened import Study
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Everything that is read or computed before anything is shown.
+
+    Attributes:
+        folder: of the study; further files of trials lie in ``trials/<trial_id>/attempt-<n>/``.
+        study: the plan.
+        events: all events of the ledger, ``sarx.study.ledger_schema`` says which columns they have.
+        trials: the frame of ``results.confirm_trials``.
+        metrics: the frame of ``results.confirm_metrics``.
+        comparison: every row against the reference of its level.
+        facts: what the ledger says besides the numbers.
+    """
+
+    folder: Path
+    study: Study
+    events: pl.DataFrame
+    trials: pl.DataFrame
+    metrics: pl.DataFrame
+    comparison: Comparison
+    facts: Facts
