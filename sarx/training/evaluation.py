@@ -52,6 +52,7 @@ def confusion(
     observe: Callable[[Batch, ModelOutput], None] | None = None,
     adjustment: Tensor | None = None,
     share: tuple[int, int] = (0, 1),
+    count: Callable[[Tensor, Tensor, Tensor], None] | None = None,
 ) -> Tensor:
     """Return the confusion matrix, int64 (C, C), of a model on every sample of a split.
 
@@ -64,6 +65,7 @@ def confusion(
             no second forward pass; only where images are predicted whole.
         adjustment: (C,) what the task loss wants added to the logits that predict, or None.
         share: (r, n): only every n-th batch, from the r-th on.
+        count: Called with the indices, labels and predictions of each batch.
     """
     matrix = torch.zeros(data.num_classes, data.num_classes, dtype=torch.int64, device=device)
     predict_batch = predictor(split, model, data, device, adjustment)
@@ -72,6 +74,8 @@ def confusion(
             labels = batch.labels.to(device)
             output, predictions = predict_batch(batch.images, labels)
             matrix += confusion_matrix(labels, predictions, data.num_classes, data.ignore_index)
+            if count is not None:
+                count(batch.indices, labels, predictions)
             if observe is not None:
                 assert output is not None, "windows and scales give no feature map"
                 observe(batch, output)

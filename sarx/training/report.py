@@ -22,6 +22,7 @@ from sarx.training.described import data_of
 from sarx.training.distributed import on_main_patiently
 from sarx.training.evaluation import confusion, evaluating, infer, predicted_classes, scores
 from sarx.training.grid import Grid, grid_of
+from sarx.training.image_counts import FILE, ImageCounts
 from sarx.training.loop import EpochResult, train
 from sarx.training.metrics import confusion_matrix
 from sarx.training.probe import Probe, as_rows, balanced_sample, fit_probe, grid_labels
@@ -46,7 +47,8 @@ def train_and_report(
     """Train as ``train`` does; the last epoch's metrics gain ``test/``, ``geometry/`` and ``probe/`` names.
 
     With ``folder`` the final weights of the model, without anything of the regularizer, are kept in it as
-    ``weights-<epoch>.pt``, and what the geometry was computed from as ``geometry.npz``.
+    ``weights-<epoch>.pt``, what the geometry was computed from as ``geometry.npz``, and the counts of each
+    report image as ``images.parquet``.
 
     Under several ranks rank 0 alone computes and writes this, and hands the metrics to the others, which
     wait for it however long it takes.
@@ -65,21 +67,26 @@ def train_and_report(
 
 def make_report(config: TrainConfig, result: EpochResult, folder: Path | None) -> dict[str, float]:
     """Return the metrics of the report and, with ``folder``, write what belongs to it."""
-    metrics, arrays = report_metrics(config, result)
+    metrics, arrays, images = report_metrics(config, result)
     if folder is not None:
         write_arrays(folder / GEOMETRY, arrays)
+        write_whole(folder / FILE, images.parquet())
         checkpoint.save(folder, result.epoch, result.module.model.state_dict(), name="weights")
     return metrics
 
 
-def report_metrics(config: TrainConfig, result: EpochResult) -> tuple[dict[str, float], dict[str, Tensor]]:
+def report_metrics(
+    config: TrainConfig, result: EpochResult
+) -> tuple[dict[str, float], dict[str, Tensor], ImageCounts]:
     """Score the trained model on the report split and measure the geometry of its features.
 
     Returns:
-        Scalars by name, and the arrays of ``geometry.npz``: ``class_means`` (C, D) float64, NaN for a class
-        without report pixels; the other ``class_vectors``; ``features`` (P, D) of the sampled report pixels
-        with ``pixels`` (P,), their positions in the report split at the size of the features, and ``labels``
-        (P,); ``train_counts`` (C,); ``iou`` (C,), or ``accuracy`` in classification.
+        Scalars by name, the arrays of ``geometry.npz``, and the counts of each image. The arrays are
+        ``class_means`` (C, D) float64, NaN for a class without report pixels; the other ``class_vectors``;
+        ``features`` (P, D) of the sampled report pixels with ``pixels`` (P,), their positions in the report
+        split at the size of the features, and ``labels`` (P,); ``train_counts`` (C,); ``iou`` (C,), or
+        ``accuracy`` in classification; ``confusion`` (C, C) int64, rows labels and columns predictions;
+        ``score_classes``, those whose mean is the score.
     """
     device = torch.device(config.training.device)
     model, data = result.module.model, data_of(config)
@@ -90,7 +97,9 @@ def report_metrics(config: TrainConfig, result: EpochResult) -> tuple[dict[str, 
     seen = Observation(data, grid, grid_labels(split, grid, data.ignore_index), probe)
     adjustment = result.module.prediction_adjustment
     whole = isinstance(split, Split) or getattr(split.options, "evaluation", "whole") == "whole"
-    matrix = confusion(model, split, data, device, seen.add if whole else None, adjustment).cpu()
+    images = ImageCounts(data.num_classes, data.ignore_index)
+    observe = seen.add if whole else None
+    matrix = confusion(model, split, data, device, observe, adjustment, count=images.add).cpu()
     if not whole:  # windows and scales give no feature map
         with evaluating(model):
             for batch in batches(split):
@@ -100,9 +109,11 @@ def report_metrics(config: TrainConfig, result: EpochResult) -> tuple[dict[str, 
     counts = torch.from_numpy(training_counts(config, train_split))
     kind = "iou" if data.task == "segmentation" else "accuracy"
     per_class = torch.tensor([metrics[f"test/{kind}/{name}"] for name in data.class_names])
+    scored = torch.tensor(list(data.score_classes))
     arrays = vectors | seen.sampled() | {"train_counts": counts, kind: per_class}
+    arrays |= {"confusion": matrix, "score_classes": scored}
     metrics |= geometry_metrics(data, matrix, vectors, seen.scatter, counts, {kind: per_class})
-    return metrics | probe_metrics(probe, seen.probe_matrix, data), arrays
+    return metrics | probe_metrics(probe, seen.probe_matrix, data), arrays, images
 
 
 class Observation:
@@ -229,10 +240,15 @@ def write_arrays(path: Path, arrays: Mapping[str, Tensor]) -> None:
     buffer = io.BytesIO()
     plain: dict[str, Any] = {name: values.numpy() for name, values in arrays.items()}
     np.savez(buffer, **plain)
+    write_whole(path, buffer.getvalue())
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     with temporary.open("wb") as handle:
-        handle.write(buffer.getvalue())
+        handle.write(content)
         handle.flush()
         os.fsync(handle.fileno())
     temporary.replace(path)
