@@ -75,6 +75,22 @@ def connect(address: str | None, resources: Resources) -> int:
     target = address or os.environ.get("RAY_ADDRESS")
     if not target:
         check_local(resources)
+    join(target)
+    if slots := capacity(resources):
+        return slots
+    lacking = missing(nodes(), resources)
+    ray.shutdown()
+    raise UserError(lacking, where="resources")
+
+
+def join(target: str | None) -> None:
+    """Join a cluster, or start one on this machine.
+
+    Raises:
+        UserError: If it cannot be reached or refuses the token.
+    """
+    import ray
+
     common: dict[str, Any] = {
         "log_to_driver": False,
         "logging_level": logging.ERROR,
@@ -89,11 +105,6 @@ def connect(address: str | None, resources: Resources) -> int:
         raise UserError(
             f"no cluster answers at {target or 'this machine'}: {error}", where="--address"
         ) from None
-    if slots := capacity(resources):
-        return slots
-    lacking = missing(nodes(), resources)
-    ray.shutdown()
-    raise UserError(lacking, where="resources")
 
 
 def missing(found: list[dict[str, float]], resources: Resources) -> str:
