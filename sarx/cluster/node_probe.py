@@ -46,9 +46,7 @@ class NodeProbe:
         import ray
 
         address: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
-        self.store = dist.TCPStore(
-            address, 0, None, True, timeout=timedelta(seconds=60), wait_for_workers=False
-        )
+        self.store = TCPStore(address, 0, None, True, timeout=timedelta(seconds=60), wait_for_workers=False)
         return address, self.store.port
 
     def join(self, rank: int, world_size: int, address: tuple[str, int], timeout_s: float) -> str:
