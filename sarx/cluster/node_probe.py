@@ -44,6 +44,7 @@ class NodeProbe:
     def open_port(self) -> tuple[str, int]:
         """Return address and port at which the ranks of the network check can meet."""
         import ray
+        from torch._C._distributed_c10d import TCPStore
 
         address: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
         self.store = TCPStore(address, 0, None, True, timeout=timedelta(seconds=60), wait_for_workers=False)
