@@ -158,7 +158,7 @@ def look_around(resources: Resources, root: Path, roots: Sequence[str]) -> list[
     usable = [
         node for name, node in known.items() if not isinstance(look := looks[name], str) and look["code"]
     ]
-    if len(usable) > 1 or resources.num_workers > 1:
+    if fit and (len(usable) > 1 or resources.num_workers > 1):
         findings.append(network([node["NodeID"] for node in usable], resources.gpus_per_worker))
     return findings
 

@@ -70,16 +70,12 @@ def _sarx(here: Look, seen: Mapping[str, Look]) -> list[Finding]:
         )
         for node, why in without.items()
     ]
-    other = [node for node, look in seen.items() if node not in without and look["code"] != here["code"]]
-    found += [
-        Finding(
-            "sarx",
-            FAILED,
-            f"{node}: other training code than here",
-            "bring its checkout to the same commit, or submit with --working-dir .",
-        )
-        for node in other
-    ]
+    for node, look in seen.items():
+        other = sorted(path for path, _ in here["code"].items() ^ look["code"].items())
+        if node not in without and other:
+            names = ", ".join(dict.fromkeys(other[:3])) + (" ..." if len(other) > 3 else "")
+            cure = "bring its checkout to the same commit, or submit with --working-dir ."
+            found.append(Finding("sarx", FAILED, f"{node}: other training code than here ({names})", cure))
     return found or [Finding("sarx", OK, f"the same training code on {len(seen)} nodes")]
 
 

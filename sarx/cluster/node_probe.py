@@ -105,12 +105,13 @@ def versions(packages: list[str]) -> dict[str, str]:
 
 
 def training_code() -> dict[str, Any]:
-    """Return ``code``, the digest of the training code, or ``no_sarx``, why sarx cannot be imported."""
+    """Return ``code``, digests of the training code by file, and ``no_sarx``, why it cannot be imported."""
     try:
         identity = importlib.import_module("sarx.study.identity")
-        return {"code": identity.training_code().digest, "no_sarx": ""}
     except ImportError as error:
-        return {"code": "", "no_sarx": str(error)}
+        return {"code": {}, "no_sarx": str(error)}
+    files = identity.training_code().files.items()
+    return {"code": {path: digest for path, digest in files if "version of " not in path}, "no_sarx": ""}
 
 
 def visible_gpus() -> int:

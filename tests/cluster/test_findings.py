@@ -10,7 +10,7 @@ from sarx.cluster.findings import FAILED, OK, WARNING, judge
 GOOD = {
     "host": "a",
     "versions": {"python": "3.11.2", "torch": "2.15.0", "ray": "2.60.0"},
-    "code": "c0de",
+    "code": {"models/fcn.py": "1", "losses/ohem.py": "2"},
     "no_sarx": "",
     "gpus": 2,
     "unwritable": "",
@@ -36,8 +36,8 @@ def test_nodes_without_fault_give_a_line_per_check():
 @pytest.mark.parametrize(
     ("change", "check", "state", "said"),
     [
-        ({"no_sarx": "No module named 'sarx'", "code": ""}, "sarx", FAILED, "No module named 'sarx'"),
-        ({"code": "other"}, "sarx", FAILED, "other training code"),
+        ({"no_sarx": "No module named 'sarx'", "code": {}}, "sarx", FAILED, "No module named 'sarx'"),
+        ({"code": {"models/fcn.py": "9", "losses/ohem.py": "2"}}, "sarx", FAILED, "here (models/fcn.py)"),
         (
             {"versions": {**GOOD["versions"], "torch": "2.14.0"}},
             "versions",

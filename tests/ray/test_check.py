@@ -6,11 +6,9 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-CHECKOUT = Path(__file__).resolve().parents[2]
 CLUSTER = """
 import sys, subprocess
 from ray.cluster_utils import Cluster
@@ -48,7 +46,7 @@ def look(tmp_path, *paths, storage=None, resources=""):
     environment |= {"SARX_STORAGE": str(storage or tmp_path / "results"), "COLUMNS": "400"}
     done = subprocess.run(
         [sys.executable, "-c", CLUSTER, str(study), *map(str, paths)],
-        cwd=CHECKOUT,
+        cwd=tmp_path,  # Ray puts the driver's folder before PYTHONPATH
         env=environment | {"RAY_AUTH_MODE": "token"},
         capture_output=True,
         text=True,
@@ -63,20 +61,20 @@ def look(tmp_path, *paths, storage=None, resources=""):
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_what_two_nodes_lack_is_found(tmp_path):
-    """One without sarx, one with another torch and a GPU that is none."""
+    """One without sarx, one with another Optuna and a GPU that is none."""
     without, other = tmp_path / "without", tmp_path / "gpu"
     (without / "sarx").mkdir(parents=True)
     (without / "sarx" / "__init__.py").write_text("raise ModuleNotFoundError(\"No module named 'sarx'\")\n")
-    (other / "torch-1.0.0.dist-info").mkdir(parents=True)
-    (other / "torch-1.0.0.dist-info" / "METADATA").write_text(
-        "Metadata-Version: 2.1\nName: torch\nVersion: 1.0.0\n"
+    (other / "optuna-1.0.0.dist-info").mkdir(parents=True)
+    (other / "optuna-1.0.0.dist-info" / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: optuna\nVersion: 1.0.0\n"
     )
     done, lines = look(tmp_path, without, other)
     assert done.returncode == 1, done.stdout + done.stderr
     failed = {line[0]: line[2] for line in lines if line[1] == "failed"}
-    assert sorted(failed) == ["GPUs", "sarx", "versions"]
+    assert sorted(failed) == ["GPUs", "sarx", "versions"], done.stdout
     assert "cannot be imported (No module named 'sarx')" in failed["sarx"]
-    assert re.search(r"torch 1\.0\.0 \(here 2\.", failed["versions"])
+    assert re.search(r"optuna 1\.0\.0 \(here 5\.", failed["versions"])
     assert "Ray hands out 1, torch sees 0" in failed["GPUs"]
     assert "3 to mend" in done.stdout
     network = next(line for line in lines if line[0] == "network")
