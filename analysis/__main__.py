@@ -12,6 +12,7 @@ from rich.console import Console
 from analysis.csv_file import to_csv
 from analysis.errors import UserError
 from analysis.figures import draw, save
+from analysis.latex import preview, to_latex
 from analysis.markdown import to_markdown
 from analysis.report import Report, make_report
 from analysis.studies import find_study, storage_folder
@@ -42,9 +43,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def write_report(report: Report, folder: Path) -> list[Path]:
-    """Write ``table.md``, ``table.csv``, ``trials.csv``, further CSV and ``figures/``; return their paths."""
+    """Write ``table.md``, ``.csv``, ``.tex``, ``preview.tex``, more CSV, ``figures/``; return the paths."""
     (folder / "figures").mkdir(parents=True, exist_ok=True)
     texts = {"table.md": to_markdown(report), "table.csv": to_csv(report.comparison.tidy)}
+    texts |= {"table.tex": to_latex(report), "preview.tex": preview(report)}
     texts |= {name: to_csv(frame) for name, frame in report.frames.items()}
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")

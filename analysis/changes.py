@@ -23,6 +23,7 @@ _WATCHED = {
     "steps": True,
     "selection": True,
     "plan": True,
+    "cited": False,  # others' numbers: nothing that is measured changes
 }
 _ABSENT_IN_OLD_LEDGERS = ("plan",)
 
@@ -39,7 +40,7 @@ def changes_and_looks(
     """
     changes: list[str] = []
     looks = 1
-    payloads = [without_defaults(payload) for payload in payloads]
+    payloads = [_cited_apart(without_defaults(payload)) for payload in payloads]
     for number, (before, after, seq) in enumerate(
         zip(payloads, payloads[1:], seqs[1:], strict=False), start=2
     ):
@@ -57,6 +58,13 @@ def changes_and_looks(
                 f"start {number}: the training code had changed ({', '.join(kept)}) and trials were kept"
             )
     return tuple(changes), looks
+
+
+def _cited_apart(payload: Payload) -> Payload:
+    """Return an opening with the cited rows beside its report, where their changes count otherwise."""
+    report = dict(payload.get("report") or {})
+    cited = report.pop("cited", None) or []
+    return {**payload, "report": report, "cited": cited}
 
 
 def _reconsidered(before: Payload, after: Payload) -> bool:
@@ -88,6 +96,8 @@ def _change(key: str, before: Payload, after: Payload) -> str:
     old, new = before.get(key), after.get(key)
     if key == "plan" and isinstance(old, dict) and isinstance(new, dict):
         return f"plan: {'; '.join(_plan_parts(old, new))}"
+    if key == "cited":
+        return f"cited rows: {'; '.join(_cited_parts(before, after))}"
     if key != "arms":
         return f"{key} {_short(old)} -> {_short(new)}"
     names = [{(row["arm"], row.get("level") or "") for row in payload["arms"]} for payload in (before, after)]
@@ -95,6 +105,18 @@ def _change(key: str, before: Payload, after: Payload) -> str:
     removed = sorted({arm for arm, _ in names[0] - names[1]})
     parts = [f"{word} {', '.join(arms)}" for word, arms in (("added", added), ("removed", removed)) if arms]
     return f"arms: {'; '.join(parts) or 'overrides or parameters changed'}"
+
+
+def _cited_parts(before: Payload, after: Payload) -> list[str]:
+    """Return which cited rows came, went or changed, by name."""
+    old, new = ({(row["name"], row.get("setting")): row for row in p["cited"]} for p in (before, after))
+    found = {
+        "added": [key for key in new if key not in old],
+        "removed": [key for key in old if key not in new],
+        "changed": [key for key in new if key in old and new[key] != old[key]],
+    }
+    parts = [f"{word} {', '.join(name for name, _ in keys)}" for word, keys in found.items() if keys]
+    return parts or ["reordered"]
 
 
 def _plan_parts(old: Payload, new: Payload) -> list[str]:

@@ -13,6 +13,7 @@ from analysis.changes import changes_and_looks
 from analysis.claims import Opening
 from analysis.errors import UserError
 from analysis.search_plan import Goal, SearchPlan, read_goals
+from analysis.space import Range, read_space
 from sarx.study.ledger_schema import CONFIRM
 
 
@@ -26,6 +27,7 @@ class Arm:
         parameters: names of the parameters that its search tunes.
         takes: names of the parameters whose values it takes from the arm that is tuned for all.
         warnings: what the plan warned about (options that cannot act).
+        components: of an arm that a design made, the level of every component.
     """
 
     arm: str
@@ -33,6 +35,17 @@ class Arm:
     parameters: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     takes: tuple[str, ...] = ()
+    components: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Cited:
+    """A value of the primary metric that others published; not measured here."""
+
+    name: str
+    value: float
+    source: str
+    setting: str = ""
 
 
 @dataclass(frozen=True)
@@ -53,6 +66,9 @@ class Study:
         held_out: whether the selection split is a part of the training images; confirm trains on them all.
         orientation: arm -> what others reach on ``primary`` with its settings.
         looks: 1 + the number of such changes, made after confirm results were known.
+        design: what made the arms; ``explicit`` where they are named one by one.
+        space: the searched parameters by name, as far as the ledger says.
+        cited: values that others published.
     """
 
     name: str
@@ -77,6 +93,9 @@ class Study:
     looks: int = 1
     orientation: Mapping[str, float] = field(default_factory=dict)
     held_out: bool = False
+    design: str = "explicit"
+    space: Mapping[str, Range] = field(default_factory=dict)
+    cited: tuple[Cited, ...] = ()
 
     @property
     def levels(self) -> list[str]:
@@ -156,6 +175,7 @@ def _study(payload: dict[str, Any], search: SearchPlan, changes: tuple[str, ...]
             tuple(row.get("parameters") or ()),
             tuple(row.get("warnings") or ()),
             tuple(row.get("takes") or ()),
+            dict(row.get("components") or {}),
         )
         for row in payload["arms"]
     ]
@@ -185,6 +205,12 @@ def _study(payload: dict[str, Any], search: SearchPlan, changes: tuple[str, ...]
         looks=looks,
         orientation=dict(report.get("orientation") or {}),
         held_out=bool(payload.get("held_out")),
+        design=(payload.get("plan") or {}).get("design") or "explicit",
+        space=read_space(payload),
+        cited=tuple(
+            Cited(row["name"], float(row["value"]), row["source"], row.get("setting") or "")
+            for row in report.get("cited") or ()
+        ),
     )
 
 

@@ -10,15 +10,18 @@ import polars as pl
 
 from analysis.agreement import proxy_agreement, rung_agreement
 from analysis.caption import Facts, caption
+from analysis.cited import cited_table
 from analysis.claims import winner_counts
 from analysis.comparison import Comparison, compare
 from analysis.geometry import Section, geometry_section
 from analysis.incidents import UNNAMED, failures_by_kind, forgotten, last_failure
+from analysis.layouts import layout_tables
 from analysis.ledger import Ledger, read_ledger
 from analysis.missing import missing
 from analysis.opened import Study, read_study
 from analysis.orientation import shortfalls
 from analysis.pareto import trade_offs
+from analysis.per_class import class_counts, per_class_frame, per_class_tables
 from analysis.results import (
     code_versions,
     confirm_metrics,
@@ -28,9 +31,9 @@ from analysis.results import (
     searches_without_winner,
     seeds_without_winner,
     trials_left_out,
-    winner_table,
 )
-from analysis.search_tables import search_table, trade_off_table, winners_table
+from analysis.search_report import search_report
+from analysis.search_tables import cost_table, trade_off_table
 from analysis.slope import slope_tables
 from analysis.sources import Sources
 from analysis.table import Table, diagnostics_table, level_table
@@ -83,11 +86,14 @@ def make_report(folder: Path) -> Report:
     facts = _facts(study, ledger, trials, metrics)
     comparison = compare(study, seeds_without_winner(study, facts.without_winner, trials), metrics)
     frames = {"trials.csv": confirm_table(study, trials, metrics)}
-    extras = [search_table(study, facts.searches)] if study.tuned else []
-    gate = diagnostics_table(comparison)
-    chosen = winners_table(study, winner_table(events, study)) if study.tuned else None
-    extras += [table for table in (gate, chosen) if table]
-    extras = slope_tables(study, metrics, comparison.rows) + extras
+    extras = layout_tables(study, comparison, metrics) + slope_tables(study, metrics, comparison.rows)
+    searched, statements, found = search_report(study, events, facts.searches)
+    frames |= found | {"search.csv": facts.searches}
+    below = [cited_table(study), *searched[:1], diagnostics_table(comparison)]
+    extras += [table for table in below if table] + [cost_table(study, facts.searches), *searched[1:]]
+    classes = per_class_frame(study, comparison, class_counts(study, folder, events, trials))
+    frames |= {} if classes.is_empty() else {"per_class.csv": classes}
+    extras += per_class_tables(study, classes)
     if len(study.goals) > 1:
         frames["tradeoffs.csv"] = trade_offs(events, study)
         extras.append(trade_off_table(study, frames["tradeoffs.csv"]))
@@ -95,7 +101,7 @@ def make_report(folder: Path) -> Report:
         sources=Sources(folder, study, events, trials, metrics, comparison, facts),
         tables=[level_table(study, comparison, facts.searches, level) for level in study.levels],
         extras=extras,
-        caption=caption(study, comparison, facts),
+        caption=[*caption(study, comparison, facts), *statements],
         missing=shortfalls(study, comparison) + missing(study, comparison, facts),
         geometry=geometry_section(study, folder, trials, metrics),
         frames=frames,

@@ -19,10 +19,10 @@ from analysis.claims import (
     winner_counts,
     winners,
 )
+from analysis.costs import row_costs
 from analysis.opened import Study
 from analysis.trials import (
     BEFORE_CONFIRM,
-    epochs,
     finished,
     live,
     metric_values,
@@ -118,9 +118,10 @@ def search_summary(events: pl.DataFrame, study: Study) -> pl.DataFrame:
 
     Only the proposals of the last plan and its code count. Columns: level, arm, trials (that ran to the end),
     stopped, diverged, failed, duplicates, runs and lost (finalist runs that finished; that diverged or
-    failed), claimed (finalist runs in all), steps (trained before confirm), hours (of training and
-    evaluation, of all attempts, confirm included), best (the objective of a trial that ran to the end). A
-    trial that serves several arms counts for each, in steps and hours as far as the arm wanted it.
+    failed), claimed (finalist runs in all), best (the objective of a trial that ran to the end), and what
+    ``costs.row_costs`` says: steps (trained before confirm), hours (of training and evaluation, of all
+    attempts, confirm included) and their parts. A trial that serves several arms counts for each, in steps
+    and hours as far as the arm wanted it.
     """
     rows = pl.DataFrame(
         [(arm.level, arm.arm) for arm in study.arms],
@@ -141,10 +142,10 @@ def search_summary(events: pl.DataFrame, study: Study) -> pl.DataFrame:
         .agg(better.alias("best"))
     )
     found = rows
-    for frame in (counts, best, _finalist_counts(events), _cost(events, searched)):
+    for frame in (counts, best, _finalist_counts(events), row_costs(events, searched)):
         found = found.join(frame, on=ROW, how="left", maintain_order="left")
-    numbers = [*STATES, "duplicate", "claimed", "runs", "lost", "steps"]
-    return found.with_columns(pl.col(numbers).fill_null(0)).rename(
+    counted = [*STATES, "duplicate", "claimed", "runs", "lost", "steps", "confirm_steps", "confirm_trials"]
+    return found.with_columns(pl.col(counted).fill_null(0)).rename(
         {"finished": "trials", "duplicate": "duplicates"}
     )
 
@@ -289,25 +290,3 @@ def _finalist_counts(events: pl.DataFrame) -> pl.DataFrame:
         (pl.col("status") == "finished").sum().alias("runs"),
         pl.col("status").is_in(["diverged", "failed"]).sum().alias("lost"),
     )
-
-
-def _cost(events: pl.DataFrame, searched: pl.DataFrame) -> pl.DataFrame:
-    """Return level, arm, steps (before confirm) and hours (confirm included).
-
-    Of a trial that an arm stopped early, and another did not, the arm has the epochs up to its rung.
-    """
-    own = searched.filter(pl.col("same_as").is_null()).select(*ROW, "trial_id", "rung")
-    again = finalist_claims(events).select(*ROW, "trial_id", pl.lit(None, pl.Int64).alias("rung"))
-    confirm = counted_claims(events).select(*ROW, "trial_id", pl.lit(None, pl.Int64).alias("rung"))
-    before = _within([own, again], events).group_by(*ROW, "trial_id").agg(pl.col("step").max())
-    steps = before.group_by(ROW).agg(pl.col("step").sum().alias("steps"))
-    hours = _within([own, again, confirm], events).group_by(ROW).agg(pl.col("hours").sum())
-    return hours.join(steps, on=ROW, how="left")
-
-
-def _within(used: list[pl.DataFrame], events: pl.DataFrame) -> pl.DataFrame:
-    """Return the epochs that rows paid for: those of their trials, up to the rung where one was stopped."""
-    never = 2**62
-    last = pl.col("rung").fill_null(never).max()
-    trials = pl.concat(used).group_by(*ROW, "trial_id").agg(last.alias("last"))
-    return trials.join(epochs(events), on="trial_id").filter(pl.col("epoch") <= pl.col("last"))

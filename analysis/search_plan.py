@@ -39,6 +39,8 @@ class SearchPlan:
         reproducible: whether equal results must give equal decisions.
         max_failures: failed attempts after which a trial is given up; None if the ledger does not say.
         gpus: GPUs that a trial occupies.
+        workers: processes that train a trial together.
+        cpus: CPU cores that a trial occupies; None if the ledger does not say.
     """
 
     sampler: str = "qmc"
@@ -53,6 +55,8 @@ class SearchPlan:
     reproducible: bool = True
     max_failures: int | None = None
     gpus: float = 0.0
+    workers: int = 1
+    cpus: float | None = None
 
     @property
     def shared(self) -> str:
@@ -75,6 +79,7 @@ def read_search_plan(opening: Mapping[str, Any], repeats: int = 1) -> SearchPlan
     rungs = plan.get("rungs", scheduler.get("rungs") if isinstance(scheduler, dict) else None)
     failures = plan.get("max_failures")
     reproducible = plan.get("reproducible")
+    workers, cpus = int(plan.get("num_workers") or 1), plan.get("cpus_per_worker")
     return SearchPlan(
         sampler=name_of(plan.get("sampler"), "qmc"),
         scheduler=name_of(scheduler, "none"),
@@ -87,7 +92,9 @@ def read_search_plan(opening: Mapping[str, Any], repeats: int = 1) -> SearchPlan
         overrides=plan.get("overrides") or {},
         reproducible=name_of(scheduler, "none") not in TIMED if reproducible is None else bool(reproducible),
         max_failures=None if failures is None else int(failures),
-        gpus=float(plan.get("gpus_per_worker") or 0.0) * int(plan.get("num_workers") or 1),
+        gpus=float(plan.get("gpus_per_worker") or 0.0) * workers,
+        workers=workers,
+        cpus=None if cpus is None else float(cpus) * workers,
     )
 
 
@@ -120,6 +127,7 @@ def _plan_without_defaults(plan: Mapping[str, Any]) -> dict[str, Any]:
         "max_failures": True,
         "scheduler": scheduler == "none",
         "rungs": True,  # they follow from scheduler and steps
+        "ranges": True,  # space says the same
         "finalists": not (finalists.get("top") if isinstance(finalists, dict) else finalists),
         "repeats": plan.get("repeats") in (None, 1),
         "scope": plan.get("scope") in (None, "per_arm"),

@@ -1,63 +1,126 @@
-"""What the search did, as tables: cost per row, winners, and trade-offs between goals."""
+"""What the search did and what every row cost, as tables: scores, costs, winners, trade-offs."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from typing import Any
 
 import polars as pl
 
 from analysis.numbers import number, significant
 from analysis.opened import Arm, Study
+from analysis.scored import BEST
 from analysis.table import Table, full_name
 
 
 def search_table(study: Study, searches: pl.DataFrame) -> Table:
-    """Return what the search of every row tuned, cost and reached: scores that choose winners, no results.
-
-    Where trials occupy GPUs the hours are GPU hours.
-    """
+    """Return what the search of every row tuned and reached: scores that choose winners, no results."""
     arms = {(arm.level, arm.arm): arm for arm in study.arms}
     finalists = bool(int(searches["claimed"].sum()))
-    columns = ["arm", f"best {study.objective}"]
-    columns += ["finalist runs"] if finalists else []
-    gpus = study.search.gpus
-    columns += [
-        "steps before confirm",
-        f"{'GPU hours' if gpus else 'hours'} with confirm",
+    columns = [
+        "arm",
+        f"best {study.objective}",
+        *(["finalist runs"] if finalists else []),
         "tuned parameters",
     ]
     rows = []
-    for record in searches.with_columns(pl.col("hours") * (gpus or 1.0)).iter_rows(named=True):
+    for record in searches.iter_rows(named=True):
         cells = [full_name(record["arm"], record["level"]), number(record["best"], 4)]
         if finalists:
             lost = f", {record['lost']} lost" if record["lost"] else ""
             cells.append(f"{record['runs']} of {record['claimed']}{lost}" if record["claimed"] else "-")
-        cells += [str(record["steps"]), number(record["hours"], 2)]
         rows.append([*cells, _parameters(study, arms[record["level"], record["arm"]])])
     return Table("Search (its scores choose the winners; they are not results)", columns, rows)
 
 
-def winners_table(study: Study, winners: pl.DataFrame) -> Table | None:
-    """Return the winner of each search with its trial and parameters; None before any was chosen.
+def cost_table(study: Study, searches: pl.DataFrame) -> Table:
+    """Return trials, steps and hours of every row before confirm and in confirm, and the hours of devices.
 
-    ``winners`` is the frame of ``results.winner_table``.
+    ``searches`` is the frame of ``results.search_summary``. GPU-hours where trials occupy GPUs, else
+    CPU-hours; hours of workers where the ledger says neither.
+    """
+    plan = study.search
+    devices, per_worker = (
+        ("GPU-hours", plan.gpus / plan.workers)
+        if plan.gpus
+        else ("worker-hours", 1.0)
+        if plan.cpus is None
+        else ("CPU-hours", plan.cpus / plan.workers)
+    )
+    columns = ["arm", "search trials", "search steps", "search hours"]
+    columns += ["confirm trials", "confirm steps", "confirm hours", devices]
+    rows = []
+    for record in searches.iter_rows(named=True):
+        before = record["trials"] + record["stopped"] + record["diverged"] + record["failed"]
+        cells = [full_name(record["arm"], record["level"]), str(before + record["claimed"])]
+        cells += [str(record["steps"]), number(record["search_hours"], 2), str(record["confirm_trials"])]
+        cells += [str(record["confirm_steps"]), number(record["confirm_hours"], 2)]
+        worker_hours = record["worker_hours"]
+        rows.append([*cells, number(None if worker_hours is None else worker_hours * per_worker, 2)])
+    used = f"{plan.workers} worker{'s' if plan.workers > 1 else ''} a trial" if plan.workers else ""
+    unit = {
+        "GPU-hours": f"GPU-hours: hours times GPUs in use ({plan.gpus:g} a trial as planned)",
+        "CPU-hours": f"CPU-hours: hours times CPU cores in use ({plan.cpus or 0:g} a trial as planned)",
+        "worker-hours": f"Worker-hours: hours times workers in use ({used} as planned)",
+    }[devices]
+    runs = "search trials and finalist runs" if plan.finalists else "search trials"
+    note = (
+        f"Search: {runs}. Hours of training and evaluation of all attempts; steps of an attempt that was "
+        f"repeated count once. {unit}. A trial that serves several arms counts for each."
+    )
+    return Table("Cost of each arm", columns, rows, notes=(note,))
+
+
+def winners_table(
+    study: Study, winners: pl.DataFrame, ranges: Mapping[tuple[str, str, int], Mapping[str, str]]
+) -> Table | None:
+    """Return the winner of each search, whether it is the default, its parameters and their spread.
+
+    None before any was chosen. With finalists the spread is of the best search scores, not of the runs.
+
+    Args:
+        study: the plan.
+        winners: the frame of ``results.winner_table``.
+        ranges: of ``scored.best_ranges``.
     """
     if winners.is_empty():
         return None
     several = study.search.repeats > 1
     score = f"mean {study.objective} of its runs" if study.search.finalists else study.objective
-    columns = ["arm", *(["search"] if several else []), "winner", score, "parameters"]
-    rows = [
-        [
-            full_name(record["arm"], record["level"]),
-            *([str(record["repeat"])] if several else []),
-            record["trial_id"],
-            number(record["value"], 4),
-            parameters_text(record["parameters"]),
-        ]
-        for record in winners.iter_rows(named=True)
-    ]
-    return Table("Winners (trial_id of the search trial)", columns, rows)
+    columns = ["arm", *(["search"] if several else []), "winner", "proposal", score, "parameters"]
+    rows = []
+    for record in winners.iter_rows(named=True):
+        spread = ranges.get((record["level"], record["arm"], record["repeat"]), {})
+        rows.append(
+            [
+                full_name(record["arm"], record["level"]),
+                *([str(record["repeat"])] if several else []),
+                record["trial_id"],
+                _proposal(study, record),
+                number(record["value"], 4),
+                parameters_text(record["parameters"]),
+                ", ".join(f"{name} {text}" for name, text in spread.items()) or "-",
+            ]
+        )
+    notes = ("Proposal 0 is the arm's default: where it won, tuning has changed nothing.",)
+    return Table(
+        "Winners (trial_id of the search trial)",
+        [*columns, f"range over the best {BEST} trials"],
+        rows,
+        notes=notes if study.search.sampler != "grid" else (),
+    )
+
+
+def _proposal(study: Study, record: Mapping[str, Any]) -> str:
+    """Return the number of the winner's proposal, and whether it is the arm's default."""
+    index = record["index"]
+    if index is None:
+        return "-"
+    tuned = any(
+        arm.parameters for arm in study.arms if (arm.level, arm.arm) == (record["level"], record["arm"])
+    )
+    return "0, the default" if index == 0 and tuned and study.search.sampler != "grid" else str(index)
 
 
 def trade_off_table(study: Study, found: pl.DataFrame) -> Table:

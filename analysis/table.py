@@ -28,12 +28,14 @@ class Table:
         columns: headings; the first column names the row.
         rows: one list of cells per row.
         bold: (row, column) of the cells that the tests single out.
+        notes: sentences below it, without which it would mislead.
     """
 
     title: str
     columns: list[str]
     rows: list[list[str]]
     bold: frozenset[tuple[int, int]] = frozenset()
+    notes: tuple[str, ...] = ()
 
 
 def level_table(study: Study, comparison: Comparison, searches: pl.DataFrame, level: str) -> Table:

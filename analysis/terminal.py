@@ -39,6 +39,8 @@ def print_table(table: Table, console: Console) -> None:
     console.print(Text(f"\n{table.title}".rstrip(), style="bold"))
     for block in column_blocks(table, console.width):
         console.print(_rich_table(table, block))
+    for note in table.notes:
+        console.print(Text(f"- {note}"))
 
 
 def column_blocks(table: Table, width: int) -> list[list[int]]:

@@ -80,10 +80,13 @@ def trial_status(
 
 
 def epochs(events: pl.DataFrame) -> pl.DataFrame:
-    """Return every epoch that was trained, each of an attempt once: trial_id, attempt, epoch, hours, step."""
+    """Return every epoch that was trained, each of an attempt once.
+
+    Columns: trial_id, attempt, epoch, hours, step, workers (null: as many as planned).
+    """
     timed = events.filter(pl.col("event").is_in(_EPOCHS) & pl.col("duration_s").is_not_null())
     return timed.group_by("trial_id", "attempt", pl.col("epoch").fill_null(0)).agg(
-        (pl.col("duration_s").max() / 3600).alias("hours"), pl.col("step").max()
+        (pl.col("duration_s").max() / 3600).alias("hours"), pl.col("step", "workers").max()
     )
 
 

@@ -68,15 +68,17 @@ OPENED_KEYS = {
     "question": "the comment that opens the YAML",
     "file": "the YAML as text",
     "objective": "{metric, mode, also: [{metric, mode}]}; also is absent without further goals",
-    "report": "{primary, smallest_effect, secondary, orientation: {arm: value} if there is any}",
+    "report": "{primary, smallest_effect, secondary, orientation: {arm: value} if there is any, "
+    "cited: [{name, value, source, setting}] if there are any}",
     "reference": "name of the reference arm",
     "arms": "list of {arm, level, parameters: [searched], overrides: {key: value}, warnings: [text], "
     "components: {component: level} if a design made it, takes: [options taken from tune_on]}",
     "trials_per_arm": "search trials per arm",
     "seeds": "number of confirm seeds",
     "confirm_seeds": "list of int: the seed of each confirm index",
-    "plan": "{seed, sampler, space: {key: range}, base, cpus_per_worker, gpus_per_worker, num_workers, "
-    "max_failures}: what else decides the numbers; "
+    "plan": "{seed, sampler, space: {key: range as text}, ranges: {key: {kind: float, int or choice, low, "
+    "high, log, step, choices}} (absent in older ledgers), base, cpus_per_worker, gpus_per_worker, "
+    "num_workers, max_failures}: what else decides the numbers; "
     "repeats, scheduler {name, ...}, finalists {top, seeds}, rungs [epoch]; where they differ from the plain "
     "search also design, startup, batch, scope, tune_on, overrides {key: value}, reproducible",
     "scores": "what the mean score averages over, for the caption",

@@ -13,9 +13,10 @@ from sarx.config.compose import parse_overrides
 from sarx.config.errors import UserError, nearest
 from sarx.config.schema.options import check_value, coerce, field_types
 from sarx.study.load_ablation import read_ablation
+from sarx.study.load_report import read_report
 from sarx.study.load_search import read_search
 from sarx.study.reading import check_keys, names_of, read_name, read_options, read_section
-from sarx.study.schema import Confirm, Goal, Limits, Objective, Report, Resources, Study
+from sarx.study.schema import Confirm, Goal, Limits, Objective, Resources, Study
 from sarx.study.source import Source, read_source, read_value
 
 
@@ -141,31 +142,6 @@ def read_objective(values: Mapping[str, Any]) -> Objective:
             ) from None
     plain = {key: value for key, value in part.items() if key != "also"}
     return read_options(Objective, plain, "objective", also=goals)
-
-
-def read_report(values: Mapping[str, Any]) -> Report:
-    """Read the report section."""
-    part = values.get("report", {})
-    check_keys(part, [item.name for item in dataclasses.fields(Report)], "report")
-    checked = dict(part)
-    if "smallest_effect" in part:
-        item = next(item for item in dataclasses.fields(Report) if item.name == "smallest_effect")
-        checked["smallest_effect"] = coerce(part["smallest_effect"], (float,), "report.smallest_effect")
-        check_value(checked["smallest_effect"], item.metadata, "report.smallest_effect")
-    if not isinstance(checked.get("primary", ""), str):
-        raise UserError(f"{checked['primary']!r} is not the name of a metric", key="report.primary")
-    secondary = checked.get("secondary", [])
-    if not isinstance(secondary, list) or not all(isinstance(name, str) for name in secondary):
-        raise UserError("expected a list of metrics such as [test/tail_iou]", key="report.secondary")
-    orientation = checked.get("orientation", {})
-    if not isinstance(orientation, dict):
-        raise UserError("expected arms with values such as {cross_entropy: 0.7993}", key="report.orientation")
-    if orientation:
-        checked["orientation"] = {
-            str(arm): coerce(value, (float,), f"report.orientation.{arm}")
-            for arm, value in orientation.items()
-        }
-    return Report(**checked)
 
 
 def opening_comment(text: str) -> str:

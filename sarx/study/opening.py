@@ -20,7 +20,7 @@ from sarx.study.provenance import provenance, versions
 from sarx.study.schema import Study
 from sarx.study.search_options import Search
 from sarx.study.seeds import derive
-from sarx.study.space import describe
+from sarx.study.space import as_range, describe
 
 
 def opened_payload(
@@ -41,6 +41,7 @@ def opened_payload(
             "smallest_effect": study.report.smallest_effect,
             "secondary": study.report.secondary,
             **({"orientation": orientation} if (orientation := study.report.orientation) else {}),
+            **({"cited": list(map(asdict, study.report.cited))} if study.report.cited else {}),
         },
         "reference": study.ablation.reference,
         "arms": [
@@ -62,6 +63,7 @@ def opened_payload(
             "seed": study.seed,
             "sampler": study.search.sampler.name,
             "space": {key: describe(parameter) for key, parameter in study.search.parameters.items()},
+            "ranges": {key: as_range(parameter) for key, parameter in study.search.parameters.items()},
             "base": study.base,
             **({"design": study.ablation.design} if study.ablation.design != "explicit" else {}),
             "cpus_per_worker": study.resources.cpus_per_worker,

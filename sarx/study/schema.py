@@ -60,18 +60,36 @@ class Objective:
 
 
 @dataclass(kw_only=True, slots=True)
+class Cited:
+    """A value of ``report.primary`` that others published: shown apart, never tested, never run.
+
+    Attributes:
+        name: What the row is called, any printable text.
+        value: In the unit of ``report.primary``.
+        source: Where it is printed, such as ``Chen et al. 2018, table 5``.
+        setting: How it was obtained, as far as it differs from the study's own.
+    """
+
+    name: str
+    value: float
+    source: str
+    setting: str = ""
+
+
+@dataclass(kw_only=True, slots=True)
 class Report:
     """What the table reports, and the smallest difference that would matter.
 
     ``orientation`` says for arms what others reach on ``primary`` with the same settings. These arms run
     first, and the table warns where one stays more than a point (.01) below: then the training is to be
-    looked at before anything is compared.
+    looked at before anything is compared. ``cited`` are rows of others, printed in a table of their own.
     """
 
     primary: str = "test/miou"
     smallest_effect: float = option(0.005, above=0.0, high=1e6)
     secondary: list[str] = field(default_factory=list)
     orientation: dict[str, float] = field(default_factory=dict)
+    cited: list[Cited] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         """Check that the metrics are of the report split."""

@@ -103,6 +103,15 @@ def describe(parameter: Parameter) -> str:
     return describe_range({"low": parameter.low, "high": parameter.high}) + kind
 
 
+def as_range(parameter: Parameter) -> dict[str, Any]:
+    """Return a parameter without its key as plain values; what does not apply to it is left out."""
+    if parameter.kind == "choice":
+        return {"kind": "choice", "choices": list(parameter.choices)}
+    found: dict[str, Any] = {"kind": parameter.kind, "low": parameter.low, "high": parameter.high}
+    found |= {"log": True} if parameter.log else {}
+    return found | ({"step": parameter.step} if parameter.step else {})
+
+
 def contains(parameter: Parameter, value: Any) -> bool:
     """Return whether a value lies in a parameter's range, or is one of its choices."""
     if parameter.kind == "choice":

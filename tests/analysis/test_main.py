@@ -27,9 +27,13 @@ def test_prints_and_writes_everything(
         "figures/forest.pdf",
         "figures/forest.png",
         "figures/forest.svg",
+        "preview.tex",
+        "search.csv",
         "table.csv",
         "table.md",
+        "table.tex",
         "trials.csv",
+        "winners.csv",
     ]
     for file in files:
         assert str(file) in out

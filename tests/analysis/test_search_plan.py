@@ -37,7 +37,7 @@ DEFAULTS = {
 
 def test_an_opening_that_says_nothing_is_at_its_defaults() -> None:
     assert read_search_plan({}) == SearchPlan()
-    assert read_search_plan({"plan": OLD}) == SearchPlan()
+    assert read_search_plan({"plan": OLD}) == SearchPlan(cpus=1.0)
     assert read_search_plan({"plan": OLD}, repeats=3).repeats == 3
 
 

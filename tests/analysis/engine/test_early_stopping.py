@@ -163,5 +163,5 @@ def test_goals_beside_the_objective_give_a_table_of_trade_offs(start: Any, shown
 
 def test_without_further_goals_there_are_no_trade_offs(start: Any, shown: Any) -> None:
     found = shown(start().run())
-    assert list(found.report.frames) == ["trials.csv"]
+    assert list(found.report.frames) == ["trials.csv", "winners.csv", "search.csv"]
     assert not any(table.title.startswith("Trade-offs") for table in found.report.extras)

@@ -43,11 +43,11 @@ def test_a_plain_study_is_complete(start: Any, shown: Any) -> None:
 def test_hours_of_trials_that_occupy_gpus_are_gpu_hours(start: Any, shown: Any, text: str) -> None:
     plain = shown(start().run())
     found = shown(start(text + "resources: {gpus_per_worker: 4.0}\n").run())
-    for before, after in zip(plain.extra("Search"), found.extra("Search"), strict=True):
-        assert "GPU hours with confirm" not in before
-        assert float(after["GPU hours with confirm"]) == pytest.approx(
-            4 * float(before["hours with confirm"]), abs=0.03
-        )
+    for before, after in zip(plain.extra("Cost"), found.extra("Cost"), strict=True):
+        hours = float(before["search hours"]) + float(before["confirm hours"])
+        assert float(before["CPU-hours"]) == pytest.approx(hours, abs=0.011)
+        assert float(after["GPU-hours"]) == pytest.approx(4 * hours, abs=0.03)
+        assert "GPU-hours" not in before
 
 
 def test_the_csv_of_confirm_trials_names_every_trial(start: Any, shown: Any) -> None:

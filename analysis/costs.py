@@ -1,0 +1,69 @@
+"""What the trials of every row cost: steps, hours, and hours of all workers.
+
+The steps of a trial count once, however often an epoch was repeated; its hours are those of all attempts.
+"""
+
+from __future__ import annotations
+
+import polars as pl
+
+from analysis.claims import ROW, Opening, counted_claims, finalist_claims
+from analysis.trials import epochs
+
+
+def row_costs(events: pl.DataFrame, searched: pl.DataFrame) -> pl.DataFrame:
+    """Return per row what its trials cost, before confirm (finalist runs included) and in confirm.
+
+    Of a trial that an arm stopped early, and another did not, the arm has the epochs up to its rung. A trial
+    that serves several arms counts for each.
+
+    Args:
+        events: of the ledger.
+        searched: the frame of ``results.search_trials``.
+
+    Returns:
+        Columns level, arm, steps, search_hours, confirm_steps, confirm_hours, hours (both), worker_hours
+        (both, each hour times the workers that trained), confirm_trials (that trained at all).
+    """
+    forever = pl.lit(None, pl.Int64).alias("rung")
+    own = searched.filter(pl.col("same_as").is_null()).select(*ROW, "trial_id", "rung")
+    again = finalist_claims(events).select(*ROW, "trial_id", forever)
+    confirm = counted_claims(events).select(*ROW, "trial_id", forever)
+    trained = epochs(events).with_columns(
+        (pl.col("hours") * pl.col("workers").fill_null(Opening(events).plan.workers)).alias("worker_hours")
+    )
+    before = _sums(_within([own, again], trained)).select(*ROW, "steps", "hours", "worker_hours")
+    after = _sums(_within([confirm], trained)).rename(
+        {"steps": "confirm_steps", "hours": "confirm_hours", "trials": "confirm_trials"}
+    )
+    both = before.join(after, on=ROW, how="full", coalesce=True, suffix="_confirm")
+    spent = ("steps", "hours", "worker_hours", "confirm_steps", "confirm_hours", "confirm_trials")
+    zeros = both.with_columns(pl.col(*spent, "worker_hours_confirm").fill_null(0))
+    return zeros.select(
+        *ROW,
+        "steps",
+        pl.col("hours").alias("search_hours"),
+        "confirm_steps",
+        "confirm_hours",
+        (pl.col("hours") + pl.col("confirm_hours")).alias("hours"),
+        (pl.col("worker_hours") + pl.col("worker_hours_confirm")).alias("worker_hours"),
+        "confirm_trials",
+    )
+
+
+def _within(used: list[pl.DataFrame], trained: pl.DataFrame) -> pl.DataFrame:
+    """Return the epochs that rows paid for: those of their trials, up to the rung where one was stopped."""
+    never = 2**62
+    last = pl.col("rung").fill_null(never).max()
+    trials = pl.concat(used).group_by(*ROW, "trial_id").agg(last.alias("last"))
+    return trials.join(trained, on="trial_id").filter(pl.col("epoch") <= pl.col("last"))
+
+
+def _sums(paid: pl.DataFrame) -> pl.DataFrame:
+    """Return steps, hours, worker_hours and trials of each row."""
+    of_trial = paid.group_by(*ROW, "trial_id").agg(
+        pl.col("step").max(), pl.col("hours", "worker_hours").sum()
+    )
+    return of_trial.group_by(ROW).agg(
+        pl.col("step").sum().alias("steps"), pl.col("hours", "worker_hours").sum(), pl.len().alias("trials")
+    )

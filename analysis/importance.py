@@ -1,0 +1,121 @@
+"""Which parameters decide whether a trial is among the best: PED-ANOVA. Only here is optuna imported."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import polars as pl
+
+from analysis.numbers import number
+from analysis.opened import Study
+from analysis.scored import decoded
+from analysis.space import Range
+from analysis.table import Table, full_name
+
+TARGET = 0.25
+"""PED-ANOVA asks what brings a trial into this best share."""
+FEWEST = 20
+"""Trials of an arm below which nothing is computed: optuna's documentation asks for 5 in the best share."""
+
+TITLE = "Importance of parameters (PED-ANOVA; no results)"
+NOTE = (
+    f"PED-ANOVA: how differently a parameter is distributed among the best {TARGET * 100:.0f} % of an arm's "
+    "finished search trials and among all of them, as a share of the sum over its parameters. Computed from "
+    f"{FEWEST} trials on; trials that were stopped early have no final score and no part, nor has a default "
+    "outside the ranges."
+)
+
+
+def importance(
+    points: Sequence[Mapping[str, Any]], losses: Sequence[float], space: Mapping[str, Range]
+) -> dict[str, float]:
+    """Return the share of each parameter in what brings a trial into the best ``TARGET``; they sum to 1.
+
+    All equal where no parameter tells the best from the others. Source: Watanabe et al. 2023, "PED-ANOVA:
+    Efficiently Quantifying Hyperparameter Importance in Arbitrary Subspaces", with optuna's evaluator.
+
+    Args:
+        points: parameters of each trial, all of the same names.
+        losses: of each trial, lower is better.
+        space: ranges of the parameters.
+    """
+    import optuna  # 3 s of imports, which studies with few trials need not wait for
+    from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # a study in memory is no news
+    kinds = {name: _distribution(optuna, space[name]) for name in points[0]}
+    study = optuna.create_study(direction="minimize")
+    study.add_trials(
+        [
+            optuna.trial.create_trial(
+                params={name: _plain(point[name], space[name]) for name in kinds},
+                distributions=kinds,
+                value=loss,
+            )
+            for point, loss in zip(points, losses, strict=True)
+        ]
+    )
+    evaluator = PedAnovaImportanceEvaluator(target_quantile=TARGET)
+    return dict(get_param_importances(study, evaluator=evaluator, params=list(kinds)))
+
+
+def importance_table(study: Study, scored: pl.DataFrame) -> tuple[Table | None, list[str]]:
+    """Return the importance of the parameters of each arm, or in a sentence why there is none.
+
+    Args:
+        study: the plan.
+        scored: the frame of ``scored.scored_trials``; all searches of an arm count together.
+    """
+    rows, most = [], 0
+    for arm in study.arms:
+        if not arm.parameters or study.is_follower(arm):
+            continue
+        space = {name: study.space[name] for name in arm.parameters if name in study.space}
+        trials = scored.filter(level=arm.level, arm=arm.arm)
+        points, losses = _usable(study, trials, space)
+        most = max(most, trials.height)
+        rows.append([full_name(arm.arm, arm.level), str(len(points)), f"too few trials ({len(points)})"])
+        if trials.height >= FEWEST and not space:
+            rows[-1][2] = "ranges are not recorded"
+        elif len(points) >= FEWEST:
+            found = importance(points, losses, space)
+            ordered = sorted(found, key=lambda name: (-found[name], name))
+            rows[-1][2] = ", ".join(f"{name} {number(found[name], 2)}" for name in ordered)
+    if most < FEWEST:
+        few = f"at least {FEWEST} finished search trials of an arm; the most here are {most}"
+        return None, [f"Importance of parameters (PED-ANOVA): not computed, it takes {few}."] if rows else []
+    return Table(TITLE, ["arm", "trials", "importance"], rows, notes=(NOTE,)), []
+
+
+def _usable(
+    study: Study, trials: pl.DataFrame, space: Mapping[str, Range]
+) -> tuple[list[dict[str, Any]], list[float]]:
+    """Return points and losses of the trials that lie in the space: a default may lie outside."""
+    signs = -1.0 if study.mode == "max" else 1.0
+    points, losses = [], []
+    for stored, value in trials.select("parameters", "value").iter_rows():
+        point = decoded(stored) or {}
+        if all(name in point and searched.holds(point[name]) for name, searched in space.items()):
+            points.append({name: point[name] for name in space})
+            losses.append(signs * value)
+    return points, losses
+
+
+def _distribution(optuna: Any, searched: Range) -> Any:
+    """Return a range as optuna's distribution."""
+    if searched.kind == "choice":
+        return optuna.distributions.CategoricalDistribution([str(choice) for choice in searched.choices])
+    if searched.kind == "int":
+        step = 1 if searched.log else int(searched.step or 1)
+        return optuna.distributions.IntDistribution(
+            int(searched.low), int(searched.high), log=searched.log, step=step
+        )
+    return optuna.distributions.FloatDistribution(
+        searched.low, searched.high, log=searched.log, step=searched.step
+    )
+
+
+def _plain(value: Any, searched: Range) -> Any:
+    """Return a value as its distribution has it."""
+    return str(value) if searched.kind == "choice" else value
