@@ -14,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.chaos.damage import CASES, all_cases
+from tests.chaos.damage import CASES, IN_TURN, all_cases
 from tests.chaos.kills import Outcome, chaos
 
 
@@ -25,7 +25,7 @@ def main() -> int:
     parser.add_argument("--trials", type=int, default=60, help="trials of the study, a multiple of 6")
     parser.add_argument("--seed", type=int, default=int(time.time()), help="decides the moments (printed)")
     parser.add_argument("--only", choices=("kills", "damage"), help="one part alone")
-    parser.add_argument("--case", choices=CASES, help="one damage alone")
+    parser.add_argument("--case", choices=[*CASES, *IN_TURN], help="one damage alone")
     options = parser.parse_args()
     options.only = "damage" if options.case else options.only
     bad = 0

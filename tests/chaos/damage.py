@@ -35,9 +35,7 @@ class Case:
 
 def all_cases(folder: Path, only: str | None = None) -> Iterator[Case]:
     """Yield every case, or one of them, each on a study of its own."""
-    for name, run in CASES.items():
-        if only not in (None, name):
-            continue
+    for name, run in (CASES if only is None else {only: (CASES | IN_TURN)[only]}).items():
         subject = Subject(folder / name.replace(" ", "-"), **SMALL)
         try:
             yield run(name, subject)
@@ -89,13 +87,17 @@ def damaged_checkpoint(harm: Callable[[Path], None]) -> Callable[[str, Subject],
         path = checkpoints(subject)[-1]
         harm(path)
         complete(subject, before)
-        log = (path.parents[1] / "log.txt").read_text()
-        said = [line for line in log.splitlines() if path.name in line]
+        said = named_in_log(path)
         assert said, f"{path.name} is not named in the trial's log"
-        assert list(path.parent.glob("*.bad*")) or not path.exists() or path.parent.exists()
         return Case(name, True, said[0])
 
     return case
+
+
+def named_in_log(path: Path) -> list[str]:
+    """Return the lines in the log of a checkpoint's trial that name it."""
+    log = (path.parents[1] / "log.txt").read_text()
+    return [line for line in log.splitlines() if path.name in line]
 
 
 def flip(path: Path) -> None:
@@ -111,10 +113,13 @@ def truncate(path: Path) -> None:
         handle.truncate(path.stat().st_size // 2)
 
 
-def flipped_ledger(name: str, subject: Subject) -> Case:
-    """A flipped bit in the middle of the ledger stops the study, which changes nothing."""
-    before = interrupted(subject)
-    path = sorted((subject.study / "ledger").glob("events*.ndjson"))[-1]
+def newest_ledger(subject: Subject) -> Path:
+    """Return the file that the last driver wrote to."""
+    return sorted((subject.study / "ledger").glob("events*.ndjson"))[-1]
+
+
+def refuses_flipped(subject: Subject, path: Path) -> str:
+    """Flip a bit of the ledger, check that the study stops and changes nothing, and flip it back."""
     raw = path.read_bytes()
     flip(path)
     code, output = subject.run()
@@ -124,16 +129,27 @@ def flipped_ledger(name: str, subject: Subject) -> Case:
     assert said, output[-1500:]
     flip(path)
     assert path.read_bytes() == raw, "the damaged file was changed"
+    return said[0]
+
+
+def flipped_ledger(name: str, subject: Subject) -> Case:
+    """A flipped bit in the middle of the ledger stops the study, which changes nothing."""
+    before = interrupted(subject)
+    said = refuses_flipped(subject, newest_ledger(subject))
     complete(subject, before)
-    return Case(name, True, said[0])
+    return Case(name, True, said)
+
+
+def tear(path: Path) -> None:
+    """Add a line that was cut short to a ledger."""
+    with path.open("ab") as handle:
+        handle.write(b'{"v":2,"seq":99999,"time":1.0,"event":"trial_fin')
 
 
 def torn_ledger(name: str, subject: Subject) -> Case:
     """A torn last line is left out and named."""
     before = interrupted(subject)
-    path = sorted((subject.study / "ledger").glob("events*.ndjson"))[-1]
-    with path.open("ab") as handle:
-        handle.write(b'{"v":2,"seq":99999,"time":1.0,"event":"trial_fin')
+    tear(newest_ledger(subject))
     output = complete(subject, before)
     said = [line for line in output.splitlines() if "torn" in line]
     assert said, output[-1500:]
@@ -151,6 +167,11 @@ def small_disk(folder: Path, size: str) -> Iterator[None]:
         subprocess.run(["umount", "-l", str(folder)], check=False)
 
 
+def remount(disk: Path, options: str) -> None:
+    """Give a mounted file system other options."""
+    subprocess.run(["mount", "-o", f"remount,{options}", str(disk)], check=True)
+
+
 def full_disk(name: str, subject: Subject) -> Case:
     """The disk fills while the study runs; with room again the same command goes on."""
     if os.geteuid() != 0:
@@ -161,7 +182,7 @@ def full_disk(name: str, subject: Subject) -> Case:
         code, output = own.run()
         said = refused(own, code, output)
         before = own.finished()
-        subprocess.run(["mount", "-o", "remount,size=300m", str(disk)], check=True)
+        remount(disk, "size=300m")
         complete(own, before)
     return Case(name, True, said)
 
@@ -175,10 +196,10 @@ def read_only_folder(name: str, subject: Subject) -> Case:
         own = Subject(subject.folder, disk, **SMALL)
         before = interrupted(own)
         own.wait_until_idle(disk)
-        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+        remount(disk, "ro")
         code, output = own.run()
         said = refused(own, code, output)
-        subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True)
+        remount(disk, "rw")
         complete(own, before)
     return Case(name, True, said)
 
@@ -194,6 +215,47 @@ def refused(subject: Subject, code: int, output: str) -> str:
     return said[0]
 
 
+def files_in_turn(name: str, subject: Subject) -> Case:
+    """Ledger flipped, then torn, and a checkpoint cut in half; after another kill one with a flipped bit."""
+    before = interrupted(subject)
+    ledger, cut = newest_ledger(subject), checkpoints(subject)[-1]
+    refuses_flipped(subject, ledger)
+    tear(ledger)
+    truncate(cut)
+    subject.start()
+    starts = len(subject.events("trial_started"))
+    subject.wait(lambda: named_in_log(cut) and len(subject.events("trial_started")) > starts)
+    subject.wait(lambda: len(subject.finished()) > len(before) and checkpoints(subject))
+    subject.kill_driver(alone=False)
+    assert "torn" in subject.log.read_text(), subject.log.read_text()[-1500:]
+    flipped = checkpoints(subject)[-1]
+    flip(flipped)
+    complete(subject, subject.finished())
+    assert named_in_log(flipped), f"{flipped.name} is not named in the trial's log"
+    return Case(name, True, f"{named_in_log(cut)[0]}; {named_in_log(flipped)[0]}")
+
+
+def disks_in_turn(name: str, subject: Subject) -> Case:
+    """The disk fills; with more room the study goes on; killed, it finds its folder read-only."""
+    if os.geteuid() != 0:
+        return Case(name, True, NEEDS_ROOT, skipped=True)
+    disk = subject.folder / "disk"
+    with small_disk(disk, "3m"):
+        own = Subject(subject.folder, disk, **SMALL)
+        full = refused(own, *own.run())
+        remount(disk, "size=300m")
+        own.start()
+        done = len(own.finished())
+        own.wait(lambda: len(own.finished()) > done and checkpoints(own))
+        own.kill_driver(alone=False)
+        own.wait_until_idle(disk)
+        remount(disk, "ro")
+        read_only = refused(own, *own.run())
+        remount(disk, "rw")
+        complete(own, own.finished())
+    return Case(name, True, f"{full}; {read_only}")
+
+
 CASES: dict[str, Callable[[str, Subject], Case]] = {
     "truncated checkpoint": damaged_checkpoint(truncate),
     "flipped byte in a checkpoint": damaged_checkpoint(flip),
@@ -202,3 +264,8 @@ CASES: dict[str, Callable[[str, Subject], Case]] = {
     "full disk": full_disk,
     "read-only folder": read_only_folder,
 }
+IN_TURN: dict[str, Callable[[str, Subject], Case]] = {
+    "damaged files in turn": files_in_turn,
+    "damaged disks in turn": disks_in_turn,
+}
+"""The same damages, several to a study: less of the time goes into starting Ray."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.damage import CASES
+from tests.chaos.damage import IN_TURN
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
@@ -30,7 +30,7 @@ def test_kills_lose_nothing():
     assert done.stdout.count("BAR") == done.stdout.count("pass") == 5
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", IN_TURN)
 def test_damage_is_named_and_loses_nothing(case):
     done = chaos("--case", case)
     if done.stdout.startswith("skip"):
