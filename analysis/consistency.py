@@ -7,20 +7,16 @@ under rotation and scale are compared, pair by pair.
 
 from __future__ import annotations
 
-import io
 import re
-import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
-from analysis.errors import UserError
+from analysis.arrays import Arrays, read_arrays
 from analysis.statistics import Array, t_quantile
 
-Arrays = Mapping[str, NDArray[Any]]
 T = TypeVar("T")
 
 
@@ -43,12 +39,7 @@ def read_geometry(study: Path, trial_id: str) -> Arrays | None:
     files = [*(study / "trials" / trial_id).glob("attempt-*/geometry.npz")]
     if not files:
         return None
-    file = max(files, key=_attempt)
-    try:
-        with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as arrays:
-            return dict(arrays)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as problem:
-        raise UserError(f"{file} is damaged ({problem}); delete it to leave its trial out") from None
+    return read_arrays(max(files, key=_attempt))
 
 
 def _attempt(file: Path) -> int:

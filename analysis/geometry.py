@@ -12,14 +12,15 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from analysis.arrays import Arrays
 from analysis.consistency import (
-    Arrays,
     Estimate,
     feature_pairs,
     jackknife,
     layout_pairs,
     read_geometry,
 )
+from analysis.consistency_claim import claim, sentence
 from analysis.numbers import decimals_for, interval
 from analysis.opened import Study
 from analysis.statistics import Array, mean_interval
@@ -43,9 +44,10 @@ VECTORS = {
     "prototypes": "prototypes",
     "centres": "centres",
 }
+ANCHORS = "semantic_anchors"
 NOTES = (
     "Features of the report images at feature resolution, all labelled pixels, the last step of each confirm "
-    "trial; the same code for every arm. Brackets: 95 % t intervals over confirm seeds; nothing is tested.",
+    "trial; the same code for every arm. Brackets: 95 % t intervals over confirm seeds; none is tested.",
     "NC1 = tr(S_W S_B^+) / C over class means (0: every class is a point). Share within: of the variance of "
     "all pixels. Mean cosine: between class means as they are. Distance to the simplex ETF: Gram matrix of "
     "centred class means, 0 is a perfect frame.",
@@ -58,8 +60,13 @@ CONSISTENCY_NOTES = (
     "Consistency over seeds: correlation of the off-diagonal cosines between classes of two seeds, for the "
     "vectors that the column names; last column: linear CKA of the features of the same report pixels. Means "
     "over pairs of seeds; brackets: 95 % t intervals of the delete-one-seed jackknife.",
-    "The column with 'minus' holds the paired difference in consistency of class means, a seed leaving both "
+    "A column with 'minus' holds the paired difference in consistency of class means, a seed leaving both "
     "arms at once.",
+)
+CLAIM_NOTE = (
+    "That semantic anchors make the layout of classes consistent over seeds is tested by this difference to "
+    "plain cross-entropy: t of its jackknife error on n - 1 degrees of freedom, one test per arm that has "
+    "semantic anchors, outside the family of the claims and not corrected."
 )
 
 
@@ -73,7 +80,7 @@ class Section:
 
 
 def geometry_section(
-    study: Study, folder: Path, trials: pl.DataFrame, metrics: pl.DataFrame
+    study: Study, folder: Path, trials: pl.DataFrame, metrics: pl.DataFrame, plain: str | None = None
 ) -> Section | None:
     """Return the section; None for a ledger without geometry metrics.
 
@@ -82,11 +89,12 @@ def geometry_section(
         folder: Folder of the study, with the files of its trials.
         trials: Frame of ``results.confirm_trials``.
         metrics: Frame of ``results.confirm_metrics``.
+        plain: The arm with plain cross-entropy, if there is one.
     """
     names = set(metrics["metric"])
     if not any(name.startswith(PREFIX) for name in names):
         return None
-    tables, missing = [], 0
+    tables, claims, missing = [], list[str](), 0
     for level in study.levels:
         arms = [arm.arm for arm in study.arms if arm.level == level]
         tables.append(_metric_table(study, level, arms, metrics.filter(pl.col("level") == level)))
@@ -94,9 +102,12 @@ def geometry_section(
         missing += sum(name is None for of_arm in files for name in of_arm.values())
         seeds = [[of_arm.get(seed) for seed in range(study.seeds)] for of_arm in files]
         if any(found is not None for of_arm in seeds for found in of_arm):
-            tables.append(_consistency_table(study, level, arms, seeds))
+            against = list(dict.fromkeys(arm for arm in (study.reference, plain) if arm in arms))
+            tables.append(_consistency_table(level, arms, seeds, against))
+            claims += _claims(level, arms, seeds, plain)
     notes = [*NOTES]
     notes += CONSISTENCY_NOTES if len(tables) > len(study.levels) else []
+    notes += [CLAIM_NOTE, *claims] if claims else []
     if missing:
         notes.append(
             f"Without a geometry file, so with no part in the consistency: {missing} finished trials."
@@ -132,8 +143,23 @@ def _files(
     }
 
 
+def _claims(
+    level: str, arms: list[str], seeds: Sequence[Sequence[Arrays | None]], plain: str | None
+) -> list[str]:
+    """Return for each arm with semantic anchors whether its class means agree more than plain ones."""
+    if plain not in arms:
+        return []
+    pairs = {arm: layout_pairs(of_arm, "class_means") for arm, of_arm in zip(arms, seeds, strict=True)}
+    anchored = [
+        arm
+        for arm, of_arm in zip(arms, seeds, strict=True)
+        if arm != plain and any(found is not None and ANCHORS in found for found in of_arm)
+    ]
+    return [sentence(claim(arm, plain, pairs), level) for arm in anchored]
+
+
 def _consistency_table(
-    study: Study, level: str, arms: list[str], seeds: Sequence[Sequence[Arrays | None]]
+    level: str, arms: list[str], seeds: Sequence[Sequence[Arrays | None]], against: list[str]
 ) -> Table:
     """Return for each kind of vectors the mean agreement over pairs of seeds, with its jackknife."""
     columns: dict[str, list[str]] = {}
@@ -141,10 +167,8 @@ def _consistency_table(
         pairs = [layout_pairs(of_arm, name) for of_arm in seeds]
         if any(np.isfinite(of_arm).any() for of_arm in pairs):
             columns[heading] = _estimates([jackknife(of_arm) for of_arm in pairs])
-        if name == "class_means" and study.reference in arms:
-            columns[f"class means, minus {study.reference}"] = _differences(
-                pairs, arms.index(study.reference)
-            )
+        for other in against if name == "class_means" else ():
+            columns[f"class means, minus {other}"] = _differences(pairs, arms.index(other))
     columns["features (CKA)"] = _estimates([jackknife(feature_pairs(of_arm)) for of_arm in seeds])
     rows = [[arm, *(column[row] for column in columns.values())] for row, arm in enumerate(arms)]
     return Table(_title("Consistency over seeds", level), ["arm", *columns], rows)

@@ -13,6 +13,7 @@ from analysis.caption import Facts, caption
 from analysis.cited import cited_table
 from analysis.claims import winner_counts
 from analysis.comparison import Comparison, compare
+from analysis.consistency_claim import plain_arm
 from analysis.geometry import Section, geometry_section
 from analysis.incidents import UNNAMED, failures_by_kind, forgotten, last_failure
 from analysis.layouts import layout_tables
@@ -103,7 +104,7 @@ def make_report(folder: Path) -> Report:
         extras=extras,
         caption=[*caption(study, comparison, facts), *statements],
         missing=shortfalls(study, comparison) + missing(study, comparison, facts),
-        geometry=geometry_section(study, folder, trials, metrics),
+        geometry=geometry_section(study, folder, trials, metrics, plain_arm(events)),
         frames=frames,
     )
 

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from analysis.figures.class_dependency import class_dependency
 from analysis.figures.drawing import Drawing, save
+from analysis.figures.embedding import embedding
 from analysis.figures.forest import forest_plot
+from analysis.figures.qualitative import qualitative
 from analysis.sources import Sources
 
 __all__ = ["FIGURES", "Drawing", "draw", "save"]
 
 FIGURES: dict[str, Callable[[Sources], list[Drawing]]] = {
     "forest": forest_plot,
+    "embedding": embedding,
+    "class_dependency": class_dependency,
+    "qualitative": qualitative,
 }
 """What draws each kind of figure; an empty list where the study has nothing of the kind to show."""
 

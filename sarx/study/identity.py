@@ -27,6 +27,7 @@ ARITHMETIC = ("torch", "timm", "numpy", "torchvision", "segmentation_models_pyto
 WITHOUT_EFFECT = frozenset(
     {
         *(f"training/{name}.py" for name in ("timing", "smoke", "single", "preview", "scoring")),
+        *(f"training/{name}.py" for name in ("probing", "probed_images")),
         *(f"models/{name}.py" for name in ("backbone_names", "table")),
         *(f"data/{name}.py" for name in ("verify", "checks", "check_report")),
     }

@@ -76,6 +76,7 @@ def test_consistency_stands_by_vectors_with_the_paired_difference(new_ledger: Be
         "arm",
         "class means",
         "class means, minus sar",
+        "class means, minus cross_entropy",
         "classifier rows",
         "semantic anchors",
         "features (CKA)",
