@@ -71,7 +71,7 @@ def class_dependency(sources: Sources) -> list[Drawing]:
         trials = finished_trials(sources, level)
         found = {
             arm: [
-                read_geometry(sources.folder, of_arm[seed]) if seed in of_arm else None
+                _class_vectors(sources, of_arm[seed]) if seed in of_arm else None
                 for seed in range(sources.study.seeds)
             ]
             for arm, of_arm in trials.items()
@@ -84,6 +84,14 @@ def class_dependency(sources: Sources) -> list[Drawing]:
         _drawing(sources, drawing_name("class_dependency", number, len(groups)), level, seeds, plain)
         for number, (level, seeds) in enumerate(groups, start=1)
     ]
+
+
+def _class_vectors(sources: Sources, trial: str) -> Arrays | None:
+    """Return what the figure needs of a trial's file; its features, which are most of it, are let go."""
+    arrays = read_geometry(sources.folder, trial)
+    if arrays is None or "class_means" not in arrays:
+        return None
+    return {name: arrays[name] for name in (*KINDS, "train_counts") if name in arrays}
 
 
 def _drawing(sources: Sources, name: str, level: str, seeds: Seeds, plain: str | None) -> Drawing:
@@ -172,6 +180,10 @@ def _agreement(panel: Axes, pairs: dict[str, dict[str, Array]]) -> None:
     panel.set_yticks(range(len(arms)), arms, fontsize=8, parse_math=False)
     panel.set_ylim(len(arms) - 0.5, -0.5)
     panel.set_xlabel("consistency over seeds", fontsize=8)
+    if not kinds:
+        panel.text(0.5, 0.5, "takes two seeds", transform=panel.transAxes, ha="center", fontsize=8)
+        panel.set_xticks([])
+        return
     panel.legend(fontsize=7, frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0)
     _tidy(panel)
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
+from scipy import linalg
 
 from analysis.arrays import Arrays
 from analysis.consistency import read_geometry
@@ -24,13 +25,16 @@ MARKS = {
     "classifier_rows": ("^", "classifier row"),
 }
 SIZES = {"*": 150.0, "o": 60.0, "D": 45.0, "s": 45.0, "^": 55.0}
+DOTS = 220
+"""Per inch, of the features in vector files, where they are a picture."""
+
 CAPTION = (
-    "Principal components of the sampled report features of one trial per arm (centred, by singular value "
-    "decomposition; no scaling): a linear map, the same for features and class vectors of a panel. Every "
-    "panel has its own, so axes and signs cannot be compared between panels. In brackets: share of the "
-    "variance of the features that an axis holds; what lies in other directions is not seen. Equally many "
-    "pixels of each class are sampled where there are enough. Classifier rows are scaled to the mean length "
-    "of class means: their direction counts, their length is another unit."
+    "Principal components of the sampled report features of one trial per arm (centred, not scaled): a "
+    "linear map, the same for features and class vectors of a panel. Every panel has its own, so axes and signs "
+    "cannot be compared between panels. In brackets: share of the variance of the features that an axis "
+    "holds; what lies in other directions is not seen. Equally many pixels of each class are sampled where "
+    "there are enough. Classifier rows are scaled to the mean length of class means: their direction counts, "
+    "their length is another unit."
 )
 
 
@@ -55,30 +59,27 @@ def principal_plane(features_PD: Array) -> Plane | None:
     if len(features) < 3 or features.shape[1] < 2 or not np.isfinite(features).all():
         return None
     mean = features.mean(axis=0)
-    _, values, rows = np.linalg.svd(features - mean, full_matrices=False)
-    total = float((values**2).sum())
+    scatter = (features - mean).T @ (features - mean)
+    total, width = float(np.trace(scatter)), len(scatter)
     if not total > 0:
         return None
-    axes = rows[:2].T
+    values, columns = linalg.eigh(scatter, subset_by_index=(width - 2, width - 1))
+    axes = columns[:, ::-1]
     axes = axes * np.sign(axes[np.abs(axes).argmax(axis=0), [0, 1]])
-    return Plane(mean, axes, values[:2] ** 2 / total)
+    return Plane(mean, axes, values[::-1] / total)
 
 
 def embedding(sources: Sources) -> list[Drawing]:
     """Return a drawing per level and group of arms; none where no trial left its features."""
-    groups: list[tuple[str, int, dict[str, tuple[str, Arrays]]]] = []
+    groups: list[tuple[str, int, dict[str, Placed]]] = []
     for level in sources.study.levels:
         found: dict[str, dict[int, str]] = {
             arm: {seed: trial for seed, trial in of_arm.items() if _has_file(sources, trial)}
             for arm, of_arm in finished_trials(sources, level).items()
         }
         seed, chosen = on_common_seed(found)
-        read = {arm: (trial, read_geometry(sources.folder, trial)) for arm, trial in chosen.items()}
-        usable = {
-            arm: (trial, arrays)
-            for arm, (trial, arrays) in read.items()
-            if arrays is not None and "features" in arrays and principal_plane(arrays["features"]) is not None
-        }
+        placed = {arm: _placed(sources, trial) for arm, trial in chosen.items()}
+        usable = {arm: found for arm, found in placed.items() if found is not None}
         groups += [(level, seed, {arm: usable[arm] for arm in part}) for part in in_groups([*usable]) if part]
     return [
         _drawing(sources, drawing_name("embedding", number, len(groups)), *group)
@@ -86,35 +87,48 @@ def embedding(sources: Sources) -> list[Drawing]:
     ]
 
 
+class Placed(NamedTuple):
+    """A trial, the arrays that it left, and the plane of its features."""
+
+    trial: str
+    arrays: Arrays
+    plane: Plane
+
+
+def _placed(sources: Sources, trial: str) -> Placed | None:
+    """Return what a trial shows; None if its features have no plane."""
+    arrays = read_geometry(sources.folder, trial)
+    plane = principal_plane(arrays["features"]) if arrays and "features" in arrays else None
+    return Placed(trial, arrays, plane) if arrays and plane else None
+
+
 def _has_file(sources: Sources, trial: str) -> bool:
     """Return whether a trial left its geometry."""
     return any((sources.folder / "trials" / trial).glob("attempt-*/geometry.npz"))
 
 
-def _drawing(
-    sources: Sources, name: str, level: str, seed: int, panels: dict[str, tuple[str, Arrays]]
-) -> Drawing:
+def _drawing(sources: Sources, name: str, level: str, seed: int, panels: dict[str, Placed]) -> Drawing:
     """Draw the arms of one figure side by side."""
     columns = min(3, len(panels))
     lines = -(-len(panels) // columns)
     figure = new_figure(3.3 * columns + 1.9, 3.3 * lines + 0.2)
+    figure.set_dpi(DOTS)
     axes = figure.subplots(lines, columns, squeeze=False).ravel()
-    trial, arrays = next(iter(panels.values()))
-    names = class_names(sources, trial, len(arrays["class_means"]))
-    shown = _shown(arrays)
+    first = next(iter(panels.values()))
+    names = class_names(sources, first.trial, len(first.arrays["class_means"]))
+    shown = _shown(first.arrays)
     colours = colours_of(shown)
-    for panel, (arm, (_, found)) in zip(axes, panels.items(), strict=False):
-        _panel(panel, arm, found, colours)
+    for panel, (arm, placed) in zip(axes, panels.items(), strict=False):
+        _panel(panel, arm, placed, colours)
     for panel in axes[len(panels) :]:
         panel.set_visible(False)
-    kinds = [kind for kind in MARKS if any(kind in found for _, found in panels.values())]
+    kinds = [kind for kind in MARKS if any(kind in one.arrays for one in panels.values())]
     marks = [_key(MARKS[kind][0], "white", MARKS[kind][1], edge="black") for kind in kinds]
     classes = [_key("o", colours[c], names[c]) for c in shown]
     classes += [_key("o", OTHER, "other classes")] if len(shown) < len(names) else []
-    for artist in figure.legend(
-        handles=marks + classes, loc="outside right upper", frameon=False, fontsize=8
-    ).get_texts():
-        artist.set_parse_math(False)
+    legend = figure.legend(handles=marks + classes, loc="outside right upper", frameon=False, fontsize=8)
+    for text in legend.get_texts():
+        text.set_parse_math(False)
     where = f", {level}" if level else ""
     return Drawing(
         name,
@@ -136,17 +150,16 @@ def _shown(arrays: Arrays) -> list[int]:
     return sorted(order[:half] + order[-half:])
 
 
-def _panel(panel: Axes, arm: str, arrays: Arrays, colours: dict[int, str]) -> None:
+def _panel(panel: Axes, arm: str, placed: Placed, colours: dict[int, str]) -> None:
     """Draw features as dots and class vectors as larger marks."""
-    plane = principal_plane(arrays["features"])
-    assert plane is not None
+    _, arrays, plane = placed
     labels = arrays["labels"].tolist()
     places = plane.place(arrays["features"])
     shades = [colours.get(c, OTHER) for c in labels]
     panel.scatter(places[:, 0], places[:, 1], s=6, c=shades, alpha=0.45, linewidths=0, rasterized=True)
     lengths = np.linalg.norm(arrays["class_means"], axis=1)
     for order, kind in enumerate(reversed(MARKS), start=3):
-        if kind in arrays:
+        if kind in arrays and arrays[kind].shape[1] == len(plane.mean):
             vectors = np.asarray(arrays[kind], dtype=np.float64)
             if kind == "classifier_rows":
                 vectors = vectors * (np.nanmean(lengths) / max(1e-12, np.linalg.norm(vectors, axis=1).mean()))

@@ -23,7 +23,7 @@ from sarx.training.step import TrainingModule
 Arrays = dict[str, NDArray[Any]]
 
 CANDIDATES = 500
-"""Images are chosen among at most so many, evenly spaced over the split: their label maps are read."""
+"""Images are chosen among at most so many, evenly spaced over the split; the labels of these are read."""
 
 LEAST_SHARE = 0.001
 """A class is in an image if it has this share of its pixels; of less, nobody sees anything."""
@@ -58,11 +58,8 @@ def choose(present_IC: NDArray[np.bool_], count: int) -> NDArray[np.int64]:
 
 def chosen_images(split: Split | FileSplit, data: DataSet, count: int) -> list[int]:
     """Return the indices of the images of a split to look at, ascending; see ``choose``."""
-    if isinstance(split, FileSplit) and split.read_label is None:
-        candidates = np.arange(len(split))
-    else:
-        spaced = np.linspace(0, len(split) - 1, min(CANDIDATES, len(split)))
-        candidates = spaced.round().astype(np.int64)
+    spaced = np.linspace(0, len(split) - 1, min(CANDIDATES, len(split)))
+    candidates = spaced.round().astype(np.int64)
     present_IC = np.zeros((len(candidates), data.num_classes), dtype=bool)
     for row, index in enumerate(candidates.tolist()):
         label = np.atleast_1d(split.labels[index] if isinstance(split, Split) else split.label(index))

@@ -292,11 +292,9 @@ def test_arms_that_saw_other_images_are_left_out(new_ledger: Begin) -> None:
 
 def test_equal_figures_give_equal_bytes(new_ledger: Begin, tmp_path: Path) -> None:
     writer = new_ledger()
-    sources = write_study(writer)
-    write_probe(writer.study, ["cross_entropy-0", "sar-0"])
-    for make in (embedding, class_dependency, qualitative):
-        written = []
-        for name in ("a", "b"):
-            (tmp_path / name).mkdir(exist_ok=True)
-            written.append([path.read_bytes() for path in save(make(sources)[0], tmp_path / name)[:2]])
-        assert written[0] == written[1]
+    sources = write_study(writer, seeds=1)
+    written = []
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        written.append([path.read_bytes() for path in save(embedding(sources)[0], tmp_path / name)[:2]])
+    assert written[0] == written[1]
