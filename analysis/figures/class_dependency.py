@@ -11,14 +11,13 @@ from numpy.typing import NDArray
 
 from analysis.arrays import Arrays
 from analysis.consistency import Estimate, jackknife, layout_pairs, read_geometry
-from analysis.consistency_claim import Claim, claim, plain_arm, sentence
+from analysis.consistency_claim import ANCHORS, claims, plain_arm, sentence
 from analysis.figures.confirmed import class_names, drawing_name, finished_trials, in_groups
 from analysis.figures.drawing import Drawing, new_figure
 from analysis.sources import Sources
 from analysis.statistics import Array
 
-ANCHORS = "semantic_anchors"
-MATRICES = {"class_means": "class means", ANCHORS: "semantic anchors"}
+MATRICES = ("class_means", ANCHORS)
 KINDS = {
     "class_means": ("o", "class means", "#0072b2"),
     ANCHORS: ("*", "semantic anchors", "#d55e00"),
@@ -30,12 +29,12 @@ NAMED = 20
 """At most so many classes have their names at the axes."""
 
 CAPTION = (
-    "Matrices: cosine of the vectors of two classes, mean over the confirm seeds that have them; classes "
-    "from frequent to rare by the mean log number of training labels over seeds. Dots: correlation of the "
-    "off-diagonal cosines of two seeds, mean over pairs of seeds, with the 95 % interval of the "
-    "delete-one-seed jackknife (from 3 seeds); differences are paired by seed, of class means."
+    "Matrices (class means, below them semantic anchors): cosine of the vectors of two classes, mean over "
+    "the confirm seeds that have them; classes from frequent to rare by the mean log number of training "
+    "labels over seeds. Dots: correlation of the off-diagonal cosines of two seeds, mean over pairs of "
+    "seeds, with the 95 % interval of the delete-one-seed jackknife (from 3 seeds). Differences are "
+    "paired by seed, of class means, and SAR's alone is tested."
 )
-CLAIM = " That semantic anchors make class means consistent over seeds is tested by them, arm by arm: "
 
 Seeds = dict[str, list[Arrays | None]]
 
@@ -66,24 +65,30 @@ def frequency_order(counts: list[Array]) -> NDArray[np.intp]:
 def class_dependency(sources: Sources) -> list[Drawing]:
     """Return a drawing per level and group of arms; none where no trial left its class vectors."""
     plain = plain_arm(sources.events)
+    found = {level: _seeds(sources, level) for level in sources.study.levels}
+    made = claims(found, sources.study.reference, plain)
     groups: list[tuple[str, Seeds]] = []
-    for level in sources.study.levels:
-        trials = finished_trials(sources, level)
-        found = {
-            arm: [
-                _class_vectors(sources, of_arm[seed]) if seed in of_arm else None
-                for seed in range(sources.study.seeds)
-            ]
-            for arm, of_arm in trials.items()
-        }
-        with_files = [arm for arm, seeds in found.items() if any(arrays is not None for arrays in seeds)]
-        if plain in with_files:  # each drawing shows what the others are compared with
-            with_files = [plain, *(arm for arm in with_files if arm != plain)]
-        groups += [(level, {arm: found[arm] for arm in part}) for part in in_groups(with_files) if part]
-    return [
-        _drawing(sources, drawing_name("class_dependency", number, len(groups)), level, seeds, plain)
-        for number, (level, seeds) in enumerate(groups, start=1)
-    ]
+    for level, seeds in found.items():
+        arms = sorted(seeds, key=lambda arm: arm != plain)  # each drawing shows what it is compared with
+        groups += [(level, {arm: seeds[arm] for arm in part}) for part in in_groups(arms) if part]
+    drawings = []
+    for number, (level, seeds) in enumerate(groups, start=1):
+        said = f" {sentence(made[level], level)}" if level in made else ""
+        name = drawing_name("class_dependency", number, len(groups))
+        drawings.append(_drawing(sources, name, level, seeds, plain, said))
+    return drawings
+
+
+def _seeds(sources: Sources, level: str) -> Seeds:
+    """Return what each seed of the arms of a level left, of the arms of which any left something."""
+    found = {
+        arm: [
+            _class_vectors(sources, of_arm[seed]) if seed in of_arm else None
+            for seed in range(sources.study.seeds)
+        ]
+        for arm, of_arm in finished_trials(sources, level).items()
+    }
+    return {arm: seeds for arm, seeds in found.items() if any(arrays is not None for arrays in seeds)}
 
 
 def _class_vectors(sources: Sources, trial: str) -> Arrays | None:
@@ -94,7 +99,7 @@ def _class_vectors(sources: Sources, trial: str) -> Arrays | None:
     return {name: arrays[name] for name in (*KINDS, "train_counts") if name in arrays}
 
 
-def _drawing(sources: Sources, name: str, level: str, seeds: Seeds, plain: str | None) -> Drawing:
+def _drawing(sources: Sources, name: str, level: str, seeds: Seeds, plain: str | None, said: str) -> Drawing:
     """Draw matrices above, agreement of seeds below."""
     known = {arm: [arrays for arrays in of_arm if arrays is not None] for arm, of_arm in seeds.items()}
     rows = [kind for kind in MATRICES if any(kind in arrays for found in known.values() for arrays in found)]
@@ -108,8 +113,7 @@ def _drawing(sources: Sources, name: str, level: str, seeds: Seeds, plain: str |
     pairs = {kind: {arm: layout_pairs(of_arm, kind) for arm, of_arm in seeds.items()} for kind in KINDS}
     left, right = lower.subplots(1, 2, sharey=True)
     _agreement(left, pairs)
-    claims = _differences(right, pairs["class_means"], plain)
-    tested = [made for made in claims if any(ANCHORS in arrays for arrays in known[made.arm])]
+    _differences(right, pairs["class_means"], plain)
     where = f", {level}" if level else ""
     return Drawing(
         name,
@@ -118,7 +122,7 @@ def _drawing(sources: Sources, name: str, level: str, seeds: Seeds, plain: str |
         "over seeds and the difference to plain cross-entropy, with intervals; the same numbers stand in the "
         "table on consistency.",
         figure,
-        CAPTION + (CLAIM + " ".join(sentence(made, level) for made in tested) if tested else ""),
+        CAPTION + said,
     )
 
 
@@ -147,7 +151,6 @@ def _matrices(
             drawn = panel.imshow(matrix, cmap="PuOr_r", vmin=-1, vmax=1, interpolation="nearest")
             panel.set_title(arm if kind == rows[0] else f"{arm}: anchors", fontsize=9, parse_math=False)
             _class_axes(panel, names, left=first, below=lowest[arm] == kind)
-            panel.set_ylabel(MATRICES[kind] if first else "", fontsize=8)
             first = False
     if drawn is not None:
         bar = figure.colorbar(drawn, ax=panels.ravel().tolist(), shrink=0.7, aspect=18)
@@ -188,19 +191,17 @@ def _agreement(panel: Axes, pairs: dict[str, dict[str, Array]]) -> None:
     _tidy(panel)
 
 
-def _differences(panel: Axes, pairs: dict[str, Array], plain: str | None) -> list[Claim]:
-    """Draw the paired difference of each arm to plain cross-entropy, and return them."""
+def _differences(panel: Axes, pairs: dict[str, Array], plain: str | None) -> None:
+    """Draw the paired difference of each arm to plain cross-entropy."""
     if plain not in pairs:
         panel.set_visible(False)
-        return []
-    made = [claim(arm, plain, pairs) for arm in pairs if arm != plain]
-    for row, arm in enumerate(pairs):
-        for found in (one for one in made if one.arm == arm):
-            _interval(panel, found.difference, row, *KINDS["class_means"][::2])
+        return
+    for row, (arm, found) in enumerate(pairs.items()):
+        if arm != plain:
+            _interval(panel, jackknife(found - pairs[plain]), row, *KINDS["class_means"][::2])
     panel.axvline(0, color="black", linewidth=0.8)
     panel.set_xlabel(f"class means: minus {plain}", fontsize=8, parse_math=False)
     _tidy(panel)
-    return made
 
 
 def _interval(panel: Axes, found: Estimate, height: float, mark: str, colour: str) -> None:

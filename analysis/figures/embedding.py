@@ -30,11 +30,11 @@ DOTS = 220
 
 CAPTION = (
     "Principal components of the sampled report features of one trial per arm (centred, not scaled): a "
-    "linear map, the same for features and class vectors of a panel. Every panel has its own, so axes and signs "
-    "cannot be compared between panels. In brackets: share of the variance of the features that an axis "
-    "holds; what lies in other directions is not seen. Equally many pixels of each class are sampled where "
-    "there are enough. Classifier rows are scaled to the mean length of class means: their direction counts, "
-    "their length is another unit."
+    "linear map, the same for features and class vectors of a panel. Every panel has its own, so axes and "
+    "signs cannot be compared between panels. In brackets: share of the variance of the features that an "
+    "axis holds; what lies in other directions is not seen. Equally many pixels of each class are sampled "
+    "where there are enough. Classifier rows are scaled to the mean length of class means: their "
+    "direction counts, their length is another unit."
 )
 
 

@@ -2,9 +2,9 @@
 
 First a quiet one, for class 0 is the background of most data sets, then the seven colours of Okabe and Ito
 2008, "Color Universal Design". Each further one is the colour, of a grid of sRGB that is neither grey nor
-near white or black, that is farthest from all before it: the smallest of the OKLab distances as seen
-normally, by protanopes and by deuteranopes (matrices of Machado, Oliveira and Fernandes 2009, severity 1). No
-two are nearer than .07, about three just noticeable differences.
+near white or black, that is farthest from all before it: the smallest of its OKLab distances as seen by
+protanopes, by deuteranopes (matrices of Machado, Oliveira and Fernandes 2009, severity 1), and, divided by
+2.2, by everybody else. No two are nearer than .06 to anybody, about three just noticeable differences.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 COLOURS = (
     *("#3a4653", "#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00"),
-    *("#f0e442", "#0000a6", "#0000ff", "#6485ff", "#900000", "#430b64", "#a6bc90"),
-    *("#2c6f64", "#b13700", "#2c4e90", "#590b21", "#d3f4b1", "#c8d37a"),
+    *("#f0e442", "#9b00ff", "#0000bc", "#9b0016", "#2cde85", "#6f0085", "#c8009b"),
+    *("#857aff", "#59002c", "#855964", "#5943d3", "#00f4ff", "#0b4e00"),
 )
 OTHER = "#000000"
 """Classes beyond the first 20 of a figure."""

@@ -10,9 +10,10 @@ import numpy as np
 import polars as pl
 import pytest
 from scipy import stats
+from statsmodels.stats.multitest import multipletests
 
 from analysis.consistency import layout_agreement, layout_pairs, off_diagonal_cosines, over_pairs
-from analysis.consistency_claim import claim, plain_arm, sentence
+from analysis.consistency_claim import anchored_arm, claim, claims, plain_arm, sentence
 from analysis.ledger import read_ledger
 from analysis.report import make_report
 from analysis.statistics import Array
@@ -41,7 +42,7 @@ def slow_agreement(vectors: list[Array], left_out: int | None = None) -> float:
 
 def test_the_claim_is_the_paired_jackknife_done_slowly() -> None:
     sar, plain = layouts(0.3, 1), layouts(0.9, 1)
-    made = claim("sar", "ce", {"sar": pairs_of(sar), "ce": pairs_of(plain)})
+    made = claim("sar", "ce", pairs_of(sar), pairs_of(plain))
     without = np.array([slow_agreement(sar, k) - slow_agreement(plain, k) for k in range(5)])
     error = np.sqrt(4 / 5 * ((without - without.mean()) ** 2).sum())
     value = slow_agreement(sar) - slow_agreement(plain)
@@ -49,7 +50,7 @@ def test_the_claim_is_the_paired_jackknife_done_slowly() -> None:
     assert made.difference.error == pytest.approx(error)
     assert made.p == pytest.approx(2 * stats.t.sf(abs(value) / error, 4))
     assert made.word == "more alike over seeds"
-    back = claim("ce", "sar", {"sar": pairs_of(sar), "ce": pairs_of(plain)})
+    back = claim("ce", "sar", pairs_of(plain), pairs_of(sar))
     assert back.p == pytest.approx(made.p)
     assert back.word == "less alike over seeds"
     text = sentence(made, "model=small")
@@ -58,10 +59,10 @@ def test_the_claim_is_the_paired_jackknife_done_slowly() -> None:
 
 
 def test_too_few_seeds_and_equal_arms_claim_nothing() -> None:
-    two = {"sar": pairs_of(layouts(0.3, 1, 2)), "ce": pairs_of(layouts(0.9, 2, 2))}
-    assert sentence(claim("sar", "ce", two)).endswith("not yet, it takes 3 seeds that both arms finished.")
-    same = {"sar": pairs_of(layouts(0.3, 1)), "ce": pairs_of(layouts(0.3, 1))}
-    assert claim("sar", "ce", same).word == "identical"
+    two = claim("sar", "ce", pairs_of(layouts(0.3, 1, 2)), pairs_of(layouts(0.9, 2, 2)))
+    assert sentence(two).endswith("not yet, it takes 3 seeds that both arms finished.")
+    same = claim("sar", "ce", pairs_of(layouts(0.3, 1)), pairs_of(layouts(0.3, 1)))
+    assert same.word == "identical"
 
 
 def test_arms_that_differ_in_nothing_are_seldom_told_apart() -> None:
@@ -70,14 +71,33 @@ def test_arms_that_differ_in_nothing_are_seldom_told_apart() -> None:
     found = 0
     for _ in range(200):
         common = rng.normal(size=(6, 8))
-        pairs = {
-            arm: over_pairs(
-                [common + 0.8 * rng.normal(size=common.shape) for _ in range(5)], layout_agreement
-            )
-            for arm in ("sar", "ce")
-        }
-        found += claim("sar", "ce", pairs).p <= 0.05
+        first, second = (
+            over_pairs([common + 0.8 * rng.normal(size=common.shape) for _ in range(5)], layout_agreement)
+            for _ in range(2)
+        )
+        found += claim("sar", "ce", first, second).p <= 0.05
     assert found <= 21
+
+
+def left(spread: float, seed: int, anchors: bool) -> list[dict[str, Array]]:
+    found = [{"class_means": means} for means in layouts(spread, seed)]
+    return [arrays | {"semantic_anchors": np.eye(7)} for arrays in found] if anchors else found
+
+
+def test_levels_are_corrected_and_one_arm_stands_for_sar() -> None:
+    levels = {
+        level: {"ce": left(0.9, seed, False), "no_pull": left(0.5, seed, True), "sar": left(0.6, seed, True)}
+        for level, seed in (("a", 1), ("b", 2), ("c", 3))
+    }
+    alone = {level: claims({level: arms}, "ce", "ce")[level] for level, arms in levels.items()}
+    made = claims(levels, "ce", "ce")
+    expected = multipletests([one.p for one in alone.values()], method="holm")[1]
+    assert [one.p for one in made.values()] == pytest.approx(expected)
+    assert {one.arm for one in made.values()} == {"sar"}
+    assert claims(levels, "no_pull", "ce")["a"].arm == "no_pull"
+    assert claims(levels, "ce", None) == {}
+    assert claims({"a": {"ce": left(0.9, 1, False)}}, "ce", "ce") == {}
+    assert anchored_arm({"x": left(0.9, 1, True), "y": [None]}, "y") == "x"
 
 
 @pytest.mark.parametrize(
@@ -105,7 +125,7 @@ def test_the_plain_arm_is_known_by_its_options(
     assert plain_arm(pl.DataFrame(schema={"event": pl.String, "payload": pl.String})) is None
 
 
-def test_the_report_tests_every_anchored_arm_whatever_the_reference(new_ledger: Begin) -> None:
+def test_the_report_makes_the_claim_whatever_the_reference(new_ledger: Begin) -> None:
     writer = new_ledger()
     arms = ("other", "sar", "cross_entropy")
     writer.open(arms=arms, levels=("",), trials_per_arm=0, seeds=5, reference="other")
@@ -123,13 +143,7 @@ def test_the_report_tests_every_anchored_arm_whatever_the_reference(new_ledger: 
     assert section is not None
     said = [note for note in section.notes if note.startswith("Consistency of class means over seeds")]
     assert said == [
-        sentence(
-            claim(
-                "sar",
-                "cross_entropy",
-                {"sar": pairs_of(layouts(0.3, 1)), "cross_entropy": pairs_of(layouts(0.9, 1))},
-            )
-        )
+        sentence(claim("sar", "cross_entropy", *map(pairs_of, (layouts(0.3, 1), layouts(0.9, 1)))))
     ]
     table = section.tables[1]
     assert [name for name in table.columns if "minus" in name] == [

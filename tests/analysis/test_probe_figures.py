@@ -225,7 +225,7 @@ def test_the_matrices_are_ordered_and_the_claim_is_in_the_caption(new_ledger: Be
         for rows in means
     )
     assert images(drawing)[0] == pytest.approx(expected / 3)
-    assert len(images(drawing)) == 3 + 1  # class means of two arms, anchors of one, the colour bar
+    assert len(images(drawing)) == 3  # class means of two arms, anchors of one
     assert [label.get_text() for label in drawing.figure.axes[0].get_yticklabels()] == [
         NAMES[c] for c in order
     ]
