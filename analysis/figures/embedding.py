@@ -13,7 +13,7 @@ from analysis.arrays import Arrays
 from analysis.consistency import read_geometry
 from analysis.figures.confirmed import class_names, drawing_name, finished_trials, in_groups, on_common_seed
 from analysis.figures.drawing import Drawing, new_figure
-from analysis.figures.palette import COLOURS, OTHER, colours_of
+from analysis.figures.palette import COLOURS, colours_of
 from analysis.sources import Sources
 from analysis.statistics import Array
 
@@ -25,6 +25,9 @@ MARKS = {
     "classifier_rows": ("^", "classifier row"),
 }
 SIZES = {"*": 150.0, "o": 60.0, "D": 45.0, "s": 45.0, "^": 55.0}
+OTHER = "#bdbdbd"
+"""Dots of classes beyond the first 20."""
+
 DOTS = 220
 """Per inch, of the features in vector files, where they are a picture."""
 
@@ -111,10 +114,11 @@ def _drawing(sources: Sources, name: str, level: str, seed: int, panels: dict[st
     """Draw the arms of one figure side by side."""
     columns = min(3, len(panels))
     lines = -(-len(panels) // columns)
-    figure = new_figure(3.3 * columns + 1.9, 3.3 * lines + 0.2)
+    first = next(iter(panels.values()))
+    entries = len(MARKS) + min(len(COLOURS), len(first.arrays["class_means"])) + 1
+    figure = new_figure(3.3 * columns + 1.9, max(3.3 * lines, 0.18 * entries) + 0.2)
     figure.set_dpi(DOTS)
     axes = figure.subplots(lines, columns, squeeze=False).ravel()
-    first = next(iter(panels.values()))
     names = class_names(sources, first.trial, len(first.arrays["class_means"]))
     shown = _shown(first.arrays)
     colours = colours_of(shown)
@@ -153,17 +157,18 @@ def _shown(arrays: Arrays) -> list[int]:
 def _panel(panel: Axes, arm: str, placed: Placed, colours: dict[int, str]) -> None:
     """Draw features as dots and class vectors as larger marks."""
     _, arrays, plane = placed
-    labels = arrays["labels"].tolist()
-    places = plane.place(arrays["features"])
-    shades = [colours.get(c, OTHER) for c in labels]
-    panel.scatter(places[:, 0], places[:, 1], s=6, c=shades, alpha=0.45, linewidths=0, rasterized=True)
+    places, labels = plane.place(arrays["features"]), arrays["labels"]
+    order = np.argsort(np.isin(labels, [*colours]), kind="stable")  # classes without a colour below
+    shades = [colours.get(c, OTHER) for c in labels[order].tolist()]
+    x, y = places[order].T
+    panel.scatter(x, y, s=6, c=shades, alpha=0.45, linewidths=0, rasterized=True)
     lengths = np.linalg.norm(arrays["class_means"], axis=1)
-    for order, kind in enumerate(reversed(MARKS), start=3):
+    for layer, kind in enumerate(reversed(MARKS), start=3):
         if kind in arrays and arrays[kind].shape[1] == len(plane.mean):
             vectors = np.asarray(arrays[kind], dtype=np.float64)
             if kind == "classifier_rows":
                 vectors = vectors * (np.nanmean(lengths) / max(1e-12, np.linalg.norm(vectors, axis=1).mean()))
-            _marks(panel, plane.place(vectors), MARKS[kind][0], colours, order)
+            _marks(panel, plane.place(vectors), MARKS[kind][0], colours, layer)
     panel.set_title(arm, fontsize=10, parse_math=False)
     for set_label, number in ((panel.set_xlabel, 0), (panel.set_ylabel, 1)):
         set_label(f"component {number + 1} ({100 * plane.shares[number]:.0f} %)", fontsize=8)

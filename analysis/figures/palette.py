@@ -35,12 +35,13 @@ def colours_of(shown: Sequence[int]) -> dict[int, str]:
     """Return a colour for each class that a figure shows, the same in every figure that shows the same.
 
     Args:
-        shown: Class indices; where all are below 20, each class has the colour of its index.
+        shown: Class indices, those that matter most first: of more than 20 the first 20 have colours of their
+            own. Where all are below 20, each class has the colour of its index.
     """
-    classes = sorted(set(shown))
-    if not classes or classes[-1] < len(COLOURS):
-        return {c: COLOURS[c] for c in classes}
-    return {c: COLOURS[place] if place < len(COLOURS) else OTHER for place, c in enumerate(classes)}
+    classes = sorted(dict.fromkeys(shown[: len(COLOURS)]))
+    if not classes or max(shown) < len(COLOURS):
+        return {c: COLOURS[c] for c in sorted(set(shown))}
+    return dict.fromkeys(shown, OTHER) | dict(zip(classes, COLOURS, strict=False))
 
 
 def painted(labels: NDArray[Any], colours: dict[int, str], ignore_index: int) -> NDArray[np.float64]:

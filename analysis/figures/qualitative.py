@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from analysis.arrays import Arrays, read_images, read_predictions
 from analysis.figures.confirmed import drawing_name, finished_trials, in_groups, on_common_seed
 from analysis.figures.drawing import Drawing, new_figure
-from analysis.figures.palette import COLOURS, IGNORED, OTHER, colours_of, painted
+from analysis.figures.palette import IGNORED, OTHER, colours_of, painted
 from analysis.sources import Sources
 
 MOST_IMAGES = 6
@@ -86,27 +86,30 @@ def _drawing(name: str, part: Part) -> Drawing:
 def _label_maps(part: Part) -> Figure:
     """Draw label maps and predicted maps in the colours of their classes."""
     ignored = int(part.shown["ignore_index"])
-    maps = {
-        "label": [part.shown[f"label_{i}"] for i in part.indices],
-        **{arm: [found[f"prediction_{i}"] for i in part.indices] for arm, found in part.predictions.items()},
-    }
-    present = {int(c) for of_column in maps.values() for one in of_column for c in np.unique(one)} - {ignored}
-    colours = colours_of(sorted(present))
-    height, width = maps["label"][0].shape
-    figure, panels = _grid(part, ["image", *maps], max(0.4, min(1.4, height / width)))
-    for column, (title, of_column) in enumerate(maps.items(), start=1):
+    labels = [part.shown[f"label_{i}"] for i in part.indices]
+    maps = [("label", labels)]
+    for arm, found in part.predictions.items():
+        maps.append((arm, [found[f"prediction_{i}"] for i in part.indices]))
+    everything = np.concatenate([one.ravel() for _, of_column in maps for one in of_column])
+    classes, counts = np.unique(everything[everything != ignored], return_counts=True)
+    colours = colours_of(classes[np.argsort(-counts, kind="stable")].tolist())
+    height, width = labels[0].shape
+    figure, panels = _grid(part, 1 + len(maps), max(0.4, min(1.4, height / width)))
+    for column, (title, of_column) in enumerate(maps, start=1):
         for panel, one in zip(panels[:, column], of_column, strict=True):
             panel.imshow(painted(one, colours, ignored), interpolation="nearest")
-        panels[0, column].set_title(title, fontsize=9, parse_math=False)
+        _title(panels[0, column], title)
     names = part.shown["class_names"].tolist()
-    entries = [Patch(color=colours[c], label=names[c]) for c in sorted(present) if colours[c] != OTHER]
-    if len(present) > len(COLOURS):
+    named = sorted(c for c in colours if colours[c] != OTHER)
+    entries = [Patch(color=colours[c], label=names[c]) for c in named]
+    if len(classes) > len(named):
         entries.append(Patch(color=OTHER, label="other classes"))
-    if any((one == ignored).any() for one in maps["label"]):
+    if any((one == ignored).any() for one in labels):
         entries.append(
             Patch(facecolor=IGNORED[0], edgecolor=IGNORED[1], hatch="//////", label="does not count")
         )
-    columns = max(1, min(len(entries), int(figure.get_figwidth() / 1.15)))
+    wide = 0.5 + 0.08 * max(len(str(entry.get_label())) for entry in entries)
+    columns = max(1, min(len(entries), int(figure.get_figwidth() / wide)))
     legend = figure.legend(
         handles=entries,
         loc="outside lower center",
@@ -124,7 +127,7 @@ def _classes(part: Part) -> Figure:
     """Draw images beside the names of their class and of the predicted ones; a wrong one is marked."""
     names = part.shown["class_names"].tolist()
     first = part.shown[f"image_{part.indices[0]}"]
-    figure, panels = _grid(part, ["image", "label", *part.predictions], first.shape[0] / first.shape[1])
+    figure, panels = _grid(part, 2 + len(part.predictions), first.shape[0] / first.shape[1])
     for row, index in enumerate(part.indices):
         label = int(part.shown[f"label_{index}"])
         _word(panels[row, 1], names[label], "black")
@@ -133,8 +136,13 @@ def _classes(part: Part) -> Figure:
             right = predicted == label
             _word(panel, names[predicted] if right else f"x {names[predicted]}", RIGHT if right else WRONG)
     for panel, title in zip(panels[0, 1:], ["label", *part.predictions], strict=True):
-        panel.set_title(title, fontsize=9, parse_math=False)
+        _title(panel, title)
     return figure
+
+
+def _title(panel: Axes, text: str) -> None:
+    """Write the heading of a column, smaller if it is long."""
+    panel.set_title(text, fontsize=max(5.0, min(9.0, 9.0 * 16 / max(1, len(text)))), parse_math=False)
 
 
 def _word(panel: Axes, text: str, colour: str) -> None:
@@ -148,11 +156,11 @@ def _word(panel: Axes, text: str, colour: str) -> None:
         spine.set_visible(False)
 
 
-def _grid(part: Part, titles: list[str], aspect: float) -> tuple[Figure, NDArray[Any]]:
+def _grid(part: Part, columns: int, aspect: float) -> tuple[Figure, NDArray[Any]]:
     """Return a figure with empty panels (images x columns), the first column holding the images."""
     side = 1.35
-    figure = new_figure(side * len(titles) + 0.2, side * aspect * len(part.indices) + 0.9)
-    panels: NDArray[Any] = figure.subplots(len(part.indices), len(titles), squeeze=False)
+    figure = new_figure(side * columns + 0.2, side * aspect * len(part.indices) + 0.9)
+    panels: NDArray[Any] = figure.subplots(len(part.indices), columns, squeeze=False)
     for panel in panels.ravel():
         panel.set_xticks([])
         panel.set_yticks([])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import io
@@ -15,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from sarx.config.errors import UserError
 from sarx.data import DataSet, FileSplit, Split
 from sarx.training.batches import batches
 from sarx.training.evaluation import evaluating, predictor
@@ -121,17 +123,27 @@ def content_key(arrays: Arrays) -> str:
 
 
 def write_npz(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Write arrays as a compressed .npz, whole or not at all."""
+    """Write arrays as a compressed .npz, whole or not at all.
+
+    Raises:
+        UserError: If it cannot be written, naming the folder and why.
+    """
     buffer = io.BytesIO()
     plain: dict[str, Any] = dict(arrays)
     np.savez_compressed(buffer, **plain)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("wb") as handle:
-        handle.write(buffer.getvalue())
-        handle.flush()
-        os.fsync(handle.fileno())
-    temporary.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as handle:
+            handle.write(buffer.getvalue())
+            handle.flush()
+            os.fsync(handle.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):  # what matters is why it could not be written
+            temporary.unlink(missing_ok=True)
+        message = f"cannot be written ({error.strerror}); free space or make the folder writable"
+        raise UserError(message, where=str(path.parent)) from None
 
 
 def read_npz(path: Path) -> Arrays | None:

@@ -26,9 +26,9 @@ def test_painting_by_hand() -> None:
 def test_colours_follow_the_index_while_they_can() -> None:
     assert colours_of([19, 0, 3]) == {0: COLOURS[0], 3: COLOURS[3], 19: COLOURS[19]}
     assert colours_of([149, 20, 20]) == {20: COLOURS[0], 149: COLOURS[1]}
-    many = colours_of(range(30))
-    assert [many[c] for c in range(20)] == [*COLOURS]
-    assert {many[c] for c in range(20, 30)} == {OTHER}
+    many = colours_of([*range(29, -1, -1)])
+    assert [many[c] for c in range(10, 30)] == [*COLOURS]
+    assert {many[c] for c in range(10)} == {OTHER}
     assert colours_of([]) == {}
 
 

@@ -216,6 +216,14 @@ def test_mistakes(storage: Path, capsys: pytest.CaptureFixture[str], arguments: 
     assert not (storage / "tiny" / "probe").exists()
 
 
+def test_a_folder_that_cannot_be_written_is_named(storage: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (storage / "tiny" / "probe").write_text("in the way")
+    assert probe(storage, "tiny", "--arms", "sar", "--images", "1") == 2
+    errors = capsys.readouterr().err
+    assert f"{storage / 'tiny' / 'probe'}: cannot be written (" in errors
+    assert len(errors.splitlines()) == 1
+
+
 def test_a_study_without_results_says_what_is_next(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
