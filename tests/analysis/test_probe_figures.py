@@ -237,7 +237,7 @@ def test_levels_and_many_arms_have_drawings_of_their_own(new_ledger: Begin) -> N
     arms = ("cross_entropy", *(f"arm_{i}" for i in range(6)))
     sources = write_study(writer, arms=arms, seeds=1, levels=("model=a", "model=b"))
     write_probe(
-        writer.study, [f"{level}{arm}-0" for level in ("model=a", "model=b") for arm in arms], count=8
+        writer.study, [f"{level}{arm}-0" for level in ("model=a", "model=b") for arm in arms], count=7
     )
     for make, each in ((embedding, 2), (class_dependency, 2), (qualitative, 4)):
         drawings = make(sources)
