@@ -7,6 +7,7 @@ has no name here prints as its code point.
 
 from __future__ import annotations
 
+import itertools
 import re
 import unicodedata
 
@@ -97,7 +98,9 @@ _SIGNS = {
 }
 _MINUS = re.compile(r"(?<![\w)\]}.-])-(?=\.?\d)|(?<=\d[eE])-(?=\d)")
 _LIGATURE = re.compile(r"([-',])(?=\1)")
-_BREAKS = re.compile(r"(\\_|/|(?<=[A-Za-z])\.)(?=\w)")
+_BREAK_AFTER = frozenset("_/\\=|&#^%{}<>@*:")
+_RUN = 24
+"""Characters without any other place to break a line."""
 _PLUS_MINUS = re.compile(r"\+-(?=\.?\d)")
 
 
@@ -109,15 +112,30 @@ def latex(text: str, breakable: bool = False) -> str:
 
     Args:
         text: plain text.
-        breakable: lines may end after underscores, slashes and dots within names.
+        breakable: lines may end within names: after signs, dots, and long runs of anything.
     """
     line = unicodedata.normalize("NFC", " ".join(text.split()))
     line = _MINUS.sub("\u2212", _PLUS_MINUS.sub("\u00b1", line))
     apart = {match.start() for match in _LIGATURE.finditer(line)}
-    written = "".join(
-        _character(character) + ("{}" if place in apart else "") for place, character in enumerate(line)
+    breaks = _breaks(line) if breakable else set()
+    return "".join(
+        _character(character)
+        + ("{}" if place in apart else "")
+        + (r"\allowbreak{}" if place in breaks else "")
+        for place, character in enumerate(line)
     )
-    return _BREAKS.sub(r"\1\\allowbreak{}", written) if breakable else written
+
+
+def _breaks(line: str) -> set[int]:
+    """Return the places after which a line may end although there is no blank."""
+    found, since = set(), 0
+    for place, (character, following) in enumerate(itertools.pairwise(line)):
+        since = 0 if character == " " else since + 1
+        dot = character == "." and place > 0 and line[place - 1].isalpha() and following.isalpha()
+        if following != " " and (dot or character in _BREAK_AFTER or since >= _RUN):
+            found.add(place)
+            since = 0
+    return found
 
 
 def _character(character: str) -> str:

@@ -13,6 +13,9 @@ from analysis.opened import Arm, Study
 from analysis.scored import BEST
 from analysis.table import Table, full_name
 
+_DEFAULT = ", the default"
+"""What is said of the first proposal, with which every search but a grid starts."""
+
 
 def search_table(study: Study, searches: pl.DataFrame) -> Table:
     """Return what the search of every row tuned and reached: scores that choose winners, no results."""
@@ -58,16 +61,15 @@ def cost_table(study: Study, searches: pl.DataFrame) -> Table:
         cells += [str(record["confirm_steps"]), number(record["confirm_hours"], 2)]
         worker_hours = record["worker_hours"]
         rows.append([*cells, number(None if worker_hours is None else worker_hours * per_worker, 2)])
-    used = f"{plan.workers} worker{'s' if plan.workers > 1 else ''} a trial" if plan.workers else ""
     unit = {
-        "GPU-hours": f"GPU-hours: hours times GPUs in use ({plan.gpus:g} a trial as planned)",
-        "CPU-hours": f"CPU-hours: hours times CPU cores in use ({plan.cpus or 0:g} a trial as planned)",
-        "worker-hours": f"Worker-hours: hours times workers in use ({used} as planned)",
+        "GPU-hours": f"times the GPUs in use ({plan.gpus:g} a trial as planned)",
+        "CPU-hours": f"times the CPU cores in use ({plan.cpus or 0:g} a trial as planned)",
+        "worker-hours": f"times the workers in use ({plan.workers} a trial as planned)",
     }[devices]
-    runs = "search trials and finalist runs" if plan.finalists else "search trials"
     note = (
-        f"Search: {runs}. Hours of training and evaluation of all attempts; steps of an attempt that was "
-        f"repeated count once. {unit}. A trial that serves several arms counts for each."
+        "Hours of training and evaluation, of all attempts; steps that were trained again count once. "
+        f"{devices}: all hours {unit}. A trial that serves several arms counts for each."
+        + (" Search includes the finalist runs." if plan.finalists else "")
     )
     return Table("Cost of each arm", columns, rows, notes=(note,))
 
@@ -103,13 +105,11 @@ def winners_table(
                 ", ".join(f"{name} {text}" for name, text in spread.items()) or "-",
             ]
         )
-    notes = ("Proposal 0 is the arm's default: where it won, tuning has changed nothing.",)
-    return Table(
-        "Winners (trial_id of the search trial)",
-        [*columns, f"range over the best {BEST} trials"],
-        rows,
-        notes=notes if study.search.sampler != "grid" else (),
-    )
+    columns.append(f"range over the best {BEST} trials")
+    defaults = sum(row[columns.index("proposal")].endswith(_DEFAULT) for row in rows)
+    notes = (f"The default won in {defaults} of {len(rows)} searches: tuning changed nothing there.",)
+    title = "Winners (trial_id of the search trial)"
+    return Table(title, columns, rows, notes=notes if defaults else ())
 
 
 def _proposal(study: Study, record: Mapping[str, Any]) -> str:
@@ -120,7 +120,7 @@ def _proposal(study: Study, record: Mapping[str, Any]) -> str:
     tuned = any(
         arm.parameters for arm in study.arms if (arm.level, arm.arm) == (record["level"], record["arm"])
     )
-    return "0, the default" if index == 0 and tuned and study.search.sampler != "grid" else str(index)
+    return f"0{_DEFAULT}" if index == 0 and tuned and study.search.sampler != "grid" else str(index)
 
 
 def trade_off_table(study: Study, found: pl.DataFrame) -> Table:

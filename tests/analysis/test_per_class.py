@@ -1,0 +1,83 @@
+"""Scores of every class: head to tail where the file agrees with the result, never tested."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from analysis.report import make_report
+from analysis.table import Table
+
+Begin = Callable[..., Any]
+CLASSES = ("road", "zebra", "bike")  # in the order of the data set
+COUNTS = {0: [100, 900, 10], 1: [300, 700, 10]}  # by seed: zebra is the head
+
+
+def study(writer: Any, kind: str = "iou", wrong: bool = False, classes: tuple[str, ...] = CLASSES) -> Any:
+    """Write two arms of two seeds with per-class scores and the files of the reference's trials."""
+    writer.open(arms=("sar", "plain"), levels=("",), seeds=2, trials_per_arm=0)
+    for arm in ("sar", "plain"):
+        for seed in (0, 1):
+            trial = f"{arm}-{seed}"
+            base = 0.2 + 0.1 * seed + (0.05 if arm == "plain" else 0.0)
+            scores = {f"test/{kind}/{name}": base + 0.01 * n for n, name in enumerate(classes)}
+            writer.claim(arm, "", seed, trial)
+            writer.finish(trial, {"test/miou": base, **scores, "test/iou_extra": 0.0})
+            kept = np.array([*scores.values()], dtype=np.float32)
+            folder = Path(writer.study) / "trials" / trial / "attempt-1"
+            folder.mkdir(parents=True)
+            counts = np.array(COUNTS[seed]) if arm == "sar" else np.zeros(3)
+            counts = counts if len(classes) == 3 else np.arange(len(classes))
+            np.savez(folder / "geometry.npz", train_counts=counts, **{kind: kept[::-1] if wrong else kept})
+    return make_report(writer.study)
+
+
+def table_of(report: Any) -> Table:
+    (table,) = [table for table in report.extras if table.title.startswith("Per class")]
+    return table
+
+
+@pytest.mark.parametrize("kind", ["iou", "accuracy"])
+def test_classes_stand_head_to_tail_with_mean_and_paired_difference(new_ledger: Begin, kind: str) -> None:
+    report = study(new_ledger(), kind)
+    table = table_of(report)
+    assert table.columns == ["class", "of training", "sar", "plain"]
+    assert [row[:2] for row in table.rows] == [["zebra", "79.2 %"], ["road", "19.8 %"], ["bike", ".99 %"]]
+    assert table.rows[0][2:] == [".260", ".310 (+.050)"]
+    frame = report.frames["per_class.csv"]
+    assert frame.filter(arm="plain")["class"].to_list() == ["zebra", "road", "bike"]
+    assert frame.filter(arm="plain")["train_count"].to_list() == [800.0, 200.0, 10.0]
+    row = frame.filter(arm="plain").row(1, named=True)
+    assert (row["n"], row["n_pairs"], row["mean"], row["diff"]) == pytest.approx((2, 2, 0.30, 0.05))
+    assert "p" not in frame.columns
+    assert "No class is tested" in table.notes[0]
+
+
+def test_a_file_that_does_not_agree_with_the_result_orders_nothing(new_ledger: Begin) -> None:
+    report = study(new_ledger(), wrong=True)
+    table = table_of(report)
+    assert [row[0] for row in table.rows] == ["bike", "road", "zebra"]
+    assert table.columns == ["class", "sar", "plain"]
+    assert any("not on record" in note for note in table.notes)
+    assert report.frames["per_class.csv"]["train_count"].null_count() == 6
+
+
+def test_of_many_classes_both_ends_are_shown_and_the_file_has_all(new_ledger: Begin) -> None:
+    names = tuple(f"c{n:03}" for n in range(150))
+    report = study(new_ledger(), classes=names)
+    shown = [row[0] for row in table_of(report).rows]
+    assert shown == [f"c{n:03}" for n in (*range(149, 119, -1), *range(29, -1, -1))]
+    assert "60 of 150 classes, from both ends; per_class.csv has all." in table_of(report).notes
+    assert report.frames["per_class.csv"].height == 300
+
+
+def test_without_class_scores_there_is_no_table(new_ledger: Begin, metrics_of: Any) -> None:
+    writer = new_ledger()
+    writer.open(arms=("sar",), levels=("",), seeds=1, trials_per_arm=0)
+    writer.claim("sar", "", 0, "t")
+    writer.finish("t", metrics_of(0.5))
+    report = make_report(writer.study)
+    assert "per_class.csv" not in report.frames
+    assert not any(table.title.startswith("Per class") for table in report.extras)
