@@ -73,7 +73,7 @@ def _split_statement(study: Study) -> str:
     report, split = study.primary.partition("/")[0], study.objective.partition("/")[0]
     direction = "higher" if study.higher_is_better else "lower"
     tail = f"reported is {study.primary} ({direction} is better) at the last step of each confirm trial"
-    if study.selection in ("report", report) or split == report:
+    if study.tuned and (study.selection in ("report", report) or split == report):
         return f"Tuned on the reported split: winners chosen on {study.objective}; {tail}."
     if study.held_out:
         tail += f". {study.selection} is held out of the training images; confirm trials train on all of them"

@@ -30,16 +30,19 @@ _ABSENT_IN_OLD_LEDGERS = ("plan",)
 
 def changes_and_looks(
     payloads: Sequence[Payload], seqs: Sequence[int], first_result: int | None
-) -> tuple[tuple[str, ...], int]:
-    """Return one sentence for each change between two starts, and 1 + the starts that count as looks.
+) -> tuple[tuple[str, ...], dict[int, int]]:
+    """Return one sentence for each change between two starts, and the starts that count as looks.
 
     Args:
         payloads: of the ``study_opened`` events, in order.
         seqs: their ``seq``.
         first_result: ``seq`` of the first finished confirm trial; None without any.
+
+    Returns:
+        The sentences, and the number of each start that counts as a look, with its ``seq``.
     """
     changes: list[str] = []
-    looks = 1
+    looks: dict[int, int] = {}
     payloads = [_cited_apart(without_defaults(payload)) for payload in payloads]
     for number, (before, after, seq) in enumerate(
         zip(payloads, payloads[1:], seqs[1:], strict=False), start=2
@@ -48,7 +51,7 @@ def changes_and_looks(
         known = first_result is not None and first_result < seq
         again = _code_change(before, after)
         retried = bool(again) or any(_WATCHED[key] for key in changed) or _reconsidered(before, after)
-        looks += known and retried
+        looks |= {number: seq} if known and retried else {}
         when = "after confirm results were known" if known else "before any confirm result"
         sentences = [_change(key, before, after) for key in changed] + again
         changes += [f"start {number}, {when}: {sentence}" for sentence in sentences]

@@ -21,9 +21,10 @@ FEWEST = 20
 TITLE = "Importance of parameters (PED-ANOVA; no results)"
 NOTE = (
     f"PED-ANOVA: how differently a parameter is distributed among the best {TARGET * 100:.0f} % of an arm's "
-    "finished search trials and among all of them, as a share of the sum over its parameters. Computed from "
-    f"{FEWEST} trials on; trials that were stopped early have no final score and no part, nor has a default "
-    "outside the ranges."
+    "finished search trials and among all of them, as a share of the sum over its parameters. The shares sum "
+    "to 1 also where no parameter matters, and of few trials chance may favour one. Computed from "
+    f"{FEWEST} trials on. No part have trials that were stopped early, which have no final score, and the "
+    "default, whose values are not on record."
 )
 
 
@@ -72,18 +73,17 @@ def importance_table(study: Study, scored: pl.DataFrame) -> tuple[Table | None, 
         if not arm.parameters or study.is_follower(arm):
             continue
         space = {name: study.space[name] for name in arm.parameters if name in study.space}
-        trials = scored.filter(level=arm.level, arm=arm.arm)
-        points, losses = _usable(study, trials, space)
-        most = max(most, trials.height)
+        points, losses = _usable(study, scored.filter(level=arm.level, arm=arm.arm), space)
+        most = max(most, len(points))
         rows.append([full_name(arm.arm, arm.level), str(len(points)), f"too few trials ({len(points)})"])
-        if trials.height >= FEWEST and not space:
+        if len(points) >= FEWEST and not space:
             rows[-1][2] = "ranges are not recorded"
         elif len(points) >= FEWEST:
             found = importance(points, losses, space)
             ordered = sorted(found, key=lambda name: (-found[name], name))
             rows[-1][2] = ", ".join(f"{name} {number(found[name], 2)}" for name in ordered)
     if most < FEWEST:
-        few = f"at least {FEWEST} finished search trials of an arm; the most here are {most}"
+        few = f"{FEWEST} finished search trials of an arm besides its default; the most here are {most}"
         return None, [f"Importance of parameters (PED-ANOVA): not computed, it takes {few}."] if rows else []
     return Table(TITLE, ["arm", "trials", "importance"], rows, notes=(NOTE,)), []
 
@@ -91,7 +91,7 @@ def importance_table(study: Study, scored: pl.DataFrame) -> tuple[Table | None, 
 def _usable(
     study: Study, trials: pl.DataFrame, space: Mapping[str, Range]
 ) -> tuple[list[dict[str, Any]], list[float]]:
-    """Return points and losses of the trials that lie in the space: a default may lie outside."""
+    """Return points and losses of the trials whose values are on record and lie in the space."""
     signs = -1.0 if study.mode == "max" else 1.0
     points, losses = [], []
     for stored, value in trials.select("parameters", "value").iter_rows():

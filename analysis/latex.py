@@ -133,6 +133,7 @@ def _floats(table: Table, label: str, remark: str) -> list[str]:
         lines.append(
             rf"\caption{{{title}{continued}}}\label{{{label}{f'-part{number + 1}' if number else ''}}}"
         )
+        lines.append(r"\par\smallskip")
         lines.append("\n\\par\\medskip\n".join(_tabular(table, part) for part in page))
         below = [remark] if remark and last else []
         below += notes if inside and last else []

@@ -66,6 +66,7 @@ class Study:
         held_out: whether the selection split is a part of the training images; confirm trains on them all.
         orientation: arm -> what others reach on ``primary`` with its settings.
         looks: 1 + the number of such changes, made after confirm results were known.
+        look_starts: the number of each start that made one, with its ``seq``.
         design: what made the arms; ``explicit`` where they are named one by one.
         space: the searched parameters by name, as far as the ledger says.
         cited: values that others published.
@@ -91,6 +92,7 @@ class Study:
     search: SearchPlan = field(default_factory=SearchPlan)
     changes: tuple[str, ...] = field(default=())
     looks: int = 1
+    look_starts: Mapping[int, int] = field(default_factory=dict)
     orientation: Mapping[str, float] = field(default_factory=dict)
     held_out: bool = False
     design: str = "explicit"
@@ -163,7 +165,9 @@ def _payload(seq: int, text: str | None) -> dict[str, Any]:
     return dict(payload)
 
 
-def _study(payload: dict[str, Any], search: SearchPlan, changes: tuple[str, ...], looks: int) -> Study:
+def _study(
+    payload: dict[str, Any], search: SearchPlan, changes: tuple[str, ...], looks: Mapping[int, int]
+) -> Study:
     """Build the study from the last payload."""
     report, objective = payload["report"], payload.get("objective") or {}
     secondary = report.get("secondary") or []
@@ -202,7 +206,8 @@ def _study(payload: dict[str, Any], search: SearchPlan, changes: tuple[str, ...]
         goals=read_goals(payload),
         search=search,
         changes=changes,
-        looks=looks,
+        looks=1 + len(looks),
+        look_starts=looks,
         orientation=dict(report.get("orientation") or {}),
         held_out=bool(payload.get("held_out")),
         design=(payload.get("plan") or {}).get("design") or "explicit",

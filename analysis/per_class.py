@@ -27,11 +27,13 @@ SHOWN = 60
 FILE = "per_class.csv"
 
 
-def class_counts(study: Study, folder: Path, events: pl.DataFrame, trials: pl.DataFrame) -> dict[str, float]:
-    """Return how often each class occurs in training, by name: the mean over the reference's confirm seeds.
+def class_counts(
+    study: Study, folder: Path, events: pl.DataFrame, trials: pl.DataFrame
+) -> dict[tuple[str, str], float]:
+    """Return how often each class occurs in training, by level and class: means over the reference's seeds.
 
-    Pixels in segmentation, images in classification. Empty where no trial left a file whose per-class scores
-    agree with its result.
+    Pixels in segmentation, images in classification. Nothing for a level where no trial left a file whose
+    per-class scores agree with its result.
 
     Args:
         study: the plan.
@@ -39,11 +41,19 @@ def class_counts(study: Study, folder: Path, events: pl.DataFrame, trials: pl.Da
         events: of the ledger.
         trials: the frame of ``results.confirm_trials``.
     """
-    level = study.levels[0] if study.levels else ""
-    chosen = trials.filter(level=level, arm=study.reference, status="finished")
-    names = set(chosen.filter(pl.col("index") < study.seeds)["trial_id"])
-    results = metric_values(finished(events).filter(pl.col("trial_id").is_in(names)))
+    ended = trials.filter((pl.col("status") == "finished") & (pl.col("index") < study.seeds))
+    counts: dict[tuple[str, str], float] = {}
+    for level in study.levels:
+        names = ended.filter(level=level, arm=study.reference)["trial_id"].to_list()
+        of_level = _counts(study, folder, events.filter(pl.col("trial_id").is_in(names)))
+        counts |= {(level, name): count for name, count in of_level.items()}
+    return counts
+
+
+def _counts(study: Study, folder: Path, events: pl.DataFrame) -> dict[str, float]:
+    """Return the mean count of each class over the finished trials of some events."""
     found: list[Mapping[str, float]] = []
+    results = metric_values(finished(events))
     for _, of_trial in results.group_by("trial_id", maintain_order=True):
         scores = class_scores(study, dict(of_trial.select("metric", "value").iter_rows()))
         arrays = read_geometry(folder, of_trial["trial_id"][0]) if scores else None
@@ -68,7 +78,9 @@ def class_scores(study: Study, metrics: Mapping[str, float]) -> dict[str, float]
     return {}
 
 
-def per_class_frame(study: Study, comparison: Comparison, counts: Mapping[str, float]) -> pl.DataFrame:
+def per_class_frame(
+    study: Study, comparison: Comparison, counts: Mapping[tuple[str, str], float]
+) -> pl.DataFrame:
     """Return the per-class scores of every row: head to tail, else by name; empty without any.
 
     Columns: level, arm, class, train_count (null: not known), n, mean, sd, n_pairs, diff (to the reference,
@@ -81,12 +93,13 @@ def per_class_frame(study: Study, comparison: Comparison, counts: Mapping[str, f
     )
     tidy = comparison.tidy.filter(pl.col("metric").str.starts_with(prefix) if prefix else pl.lit(False))
     known = pl.DataFrame(
-        {"class": list(counts), "train_count": list(counts.values())},
-        schema={"class": pl.String, "train_count": pl.Float64},
+        [(*at, count) for at, count in counts.items()],
+        schema={"level": pl.String, "class": pl.String, "train_count": pl.Float64},
+        orient="row",
     )
     return (
         tidy.with_columns(pl.col("metric").str.slice(len(prefix or "")).alias("class"))
-        .join(known, on="class", how="left", maintain_order="left")
+        .join(known, on=["level", "class"], how="left", maintain_order="left")
         .with_row_index("order")
         .with_columns(pl.col("order").min().over("level", "arm"))
         .sort(

@@ -15,6 +15,7 @@ from analysis.claims import winner_counts
 from analysis.comparison import Comparison, compare
 from analysis.consistency_claim import plain_arm
 from analysis.geometry import Section, geometry_section
+from analysis.history import said_before
 from analysis.incidents import UNNAMED, failures_by_kind, forgotten, last_failure
 from analysis.layouts import layout_tables
 from analysis.ledger import Ledger, read_ledger
@@ -102,7 +103,7 @@ def make_report(folder: Path) -> Report:
         sources=Sources(folder, study, events, trials, metrics, comparison, facts),
         tables=[level_table(study, comparison, facts.searches, level) for level in study.levels],
         extras=extras,
-        caption=[*caption(study, comparison, facts), *statements],
+        caption=[*caption(study, comparison, facts), *said_before(events, study), *statements],
         missing=shortfalls(study, comparison) + missing(study, comparison, facts),
         geometry=geometry_section(study, folder, trials, metrics, plain_arm(events)),
         frames=frames,

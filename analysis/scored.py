@@ -78,20 +78,24 @@ def course_table(study: Study, scored: pl.DataFrame) -> Table | None:
     return Table(title, ["arm", *(f"after {count}" for count in counts)], rows)
 
 
-def best_ranges(study: Study, scored: pl.DataFrame) -> dict[tuple[str, str, int], dict[str, str]]:
+def best_ranges(study: Study, scored: pl.DataFrame) -> dict[tuple[str, str, int], str]:
     """Return for each search the range of every parameter over its ``BEST`` best trials, as text.
 
-    ``.012 .. .034`` for numbers, ``all | always`` for others. Searches with one trial have none.
+    ``optim.lr .012 .. .034, regularizer.gate all | always``. The default, of which no values are on record,
+    is named if it is among them. Searches with one trial have none.
     """
-    ranges = {}
+    ranges: dict[tuple[str, str, int], str] = {}
     for at, trials in scored.group_by(SEARCH):
         best = trials.sort("value", "index", descending=[study.mode == "max", False]).head(BEST)
         points = [point for stored in best["parameters"].to_list() if (point := decoded(stored)) is not None]
-        if len(points) > 1:
+        names = dict.fromkeys(name for point in points for name in point)
+        parts = [
+            f"{name} {spread_text([point[name] for point in points if name in point])}" for name in names
+        ]
+        if len(points) > 1 and parts:
             level, arm, repeat = at
-            ranges[str(level), str(arm), int(str(repeat))] = {
-                name: spread_text([point[name] for point in points if name in point]) for name in points[0]
-            }
+            parts += ["the default"] if {} in points else []
+            ranges[str(level), str(arm), int(str(repeat))] = ", ".join(parts)
     return ranges
 
 

@@ -75,7 +75,7 @@ def cost_table(study: Study, searches: pl.DataFrame) -> Table:
 
 
 def winners_table(
-    study: Study, winners: pl.DataFrame, ranges: Mapping[tuple[str, str, int], Mapping[str, str]]
+    study: Study, winners: pl.DataFrame, ranges: Mapping[tuple[str, str, int], str]
 ) -> Table | None:
     """Return the winner of each search, whether it is the default, its parameters and their spread.
 
@@ -93,7 +93,6 @@ def winners_table(
     columns = ["arm", *(["search"] if several else []), "winner", "proposal", score, "parameters"]
     rows = []
     for record in winners.iter_rows(named=True):
-        spread = ranges.get((record["level"], record["arm"], record["repeat"]), {})
         rows.append(
             [
                 full_name(record["arm"], record["level"]),
@@ -102,7 +101,7 @@ def winners_table(
                 _proposal(study, record),
                 number(record["value"], 4),
                 parameters_text(record["parameters"]),
-                ", ".join(f"{name} {text}" for name, text in spread.items()) or "-",
+                ranges.get((record["level"], record["arm"], record["repeat"]), "-"),
             ]
         )
     columns.append(f"range over the best {BEST} trials")

@@ -81,3 +81,22 @@ def test_without_class_scores_there_is_no_table(new_ledger: Begin, metrics_of: A
     report = make_report(writer.study)
     assert "per_class.csv" not in report.frames
     assert not any(table.title.startswith("Per class") for table in report.extras)
+
+
+def test_every_level_has_its_own_frequencies(new_ledger: Begin) -> None:
+    writer = new_ledger()
+    levels = ("data.imbalance=1", "data.imbalance=100")
+    writer.open(arms=("sar",), levels=levels, seeds=1, trials_per_arm=0)
+    for level, counts in zip(levels, ([10, 10, 12], [5, 900, 95]), strict=True):
+        writer.claim("sar", level, 0, level)
+        writer.finish(level, {"test/miou": 0.5, **{f"test/iou/{name}": 0.5 for name in CLASSES}})
+        folder = Path(writer.study) / "trials" / level / "attempt-1"
+        folder.mkdir(parents=True)
+        np.savez(folder / "geometry.npz", train_counts=np.array(counts), iou=np.full(3, 0.5, np.float32))
+    tables = [table for table in make_report(writer.study).extras if table.title.startswith("Per class")]
+    assert [[row[0] for row in table.rows] for table in tables] == [
+        ["bike", "road", "zebra"],
+        ["zebra", "bike", "road"],
+    ]
+    assert [row[1] for row in tables[1].rows] == ["90 %", "9.5 %", ".5 %"]
+    assert tables[1].title == "Per class, a description without tests (data.imbalance=100)"

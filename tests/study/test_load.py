@@ -203,6 +203,66 @@ MISTAKES = {
     "objective": ("val/miou", "test/miou", "4:13", ["objective.metric", "val/miou"]),
     "report": ("test/miou", "val/miou", "5:10", ["report.primary", "test/miou"]),
     "secondary": ("test/miou,", "test/miou, secondary: [val/x],", "5:30", ["report.secondary", "'val/x'"]),
+    "cited, no list": (
+        "test/miou,",
+        "test/miou, cited: {name: x},",
+        "5:30",
+        ["report.cited", "expected a list"],
+    ),
+    "cited without a source": (
+        "test/miou,",
+        "test/miou, cited: [{name: x, value: 0.5}],",
+        "5:38",
+        ["report.cited.0", "source is missing"],
+    ),
+    "key of a cited row": (
+        "test/miou,",
+        "test/miou, cited: [{name: x, valeu: 0.5}],",
+        "5:48",
+        ["report.cited.0.valeu", "did you mean 'value'?"],
+    ),
+    "value of a cited row": (
+        "test/miou,",
+        "test/miou, cited: [{name: x, source: y, value: high}],",
+        "5:59",
+        ["report.cited.0.value", "'high' is not a float"],
+    ),
+    "value of a cited row, not finite": (
+        "test/miou,",
+        "test/miou, cited: [{name: x, source: y, value: .inf}],",
+        "5:59",
+        ["report.cited.0.value", "inf is outside"],
+    ),
+    "name of a cited row": (
+        "test/miou,",
+        'test/miou, cited: [{name: "a\\nb", source: y, value: 1}],',
+        "5:39",
+        ["report.cited.0.name", "does not print ('\\n')"],
+    ),
+    "long name of a cited row": (
+        "test/miou,",
+        f"test/miou, cited: [{{name: {'x' * 81}, source: y, value: 1}}],",
+        "5:39",
+        ["report.cited.0.name", "81 characters are more than allowed (80)"],
+    ),
+    "empty source of a cited row": (
+        "test/miou,",
+        "test/miou, cited: [{name: x, source: '  ', value: 1}],",
+        "5:48",
+        ["report.cited.0.source", "is empty"],
+    ),
+    "source that is a year": (
+        "test/miou,",
+        "test/miou, cited: [{name: x, source: 2018, value: 1}],",
+        "5:48",
+        ["report.cited.0.source", "2018 is not text; put it into quotes"],
+    ),
+    "cited row twice": (
+        "test/miou,",
+        "test/miou, cited: [{name: x, source: y, value: 1}, {name: x, source: z, value: 2}],",
+        "5:71",
+        ["report.cited.1.name", "'x' stands twice"],
+    ),
     "empty section": ("confirm: {seeds: 3}", "confirm:", "21:1", ["confirm", "expected keys (seeds)"]),
     "nothing to search": ("search:\n  parameters:", "search:\n  x:", "15:3", ["search.x", "unknown key"]),
     "too many arms": (
@@ -336,3 +396,14 @@ def test_arms_of_one_level_are_compared_on_equal_terms(tmp_path):
     study, source = load_study(file)
     with pytest.raises(UserError, match=r"unequal.yaml:\d+:\d+: .*training.steps: .*equal terms"):
         make_arms(study, source)
+
+
+def test_cited_rows_hold_any_printable_text(load, text):
+    row = "{name: 'DeepLabV3+ [3] \\input{x} \u4e2d', value: 0.785, source: 'Chen et al. 2018, table 5'}"
+    study, _ = load(
+        text.replace("test/miou,", f"test/miou, cited: [{row}, {{name: b, source: c, value: 1}}],")
+    )
+    first, second = study.report.cited
+    assert (first.name, first.value) == ("DeepLabV3+ [3] \\input{x} \u4e2d", 0.785)
+    assert (first.source, first.setting) == ("Chen et al. 2018, table 5", "")
+    assert (second.value, type(second.value)) == (1.0, float)

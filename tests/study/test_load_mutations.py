@@ -297,6 +297,25 @@ CLASSES = {
         ),
     ),
     "orientation, a list": (r"expected arms with values", put("report.orientation", [1])),
+    "cited row without a source": (r"a cited row has", put("report.cited", [{"name": "x", "value": 1}])),
+    "cited, a year": (r"is not text; ", put("report.cited", [{"name": "x", "value": 1, "source": 2018}])),
+    "cited, empty": (r"source: is empty", put("report.cited", [{"name": "x", "value": 1, "source": ""}])),
+    "cited, too long": (
+        r"characters are more than allowed",
+        put("report.cited", [{"name": "x" * 81, "value": 1, "source": "y"}]),
+    ),
+    "cited, a control character": (
+        r"does not print",
+        put("report.cited", [{"name": "x\n", "value": 1, "source": "y"}]),
+    ),
+    "cited twice": (
+        r"stands twice with this setting",
+        put("report.cited", [{"name": "x", "value": 1, "source": "y"}] * 2),
+    ),
+    "too many cited rows": (
+        r"more than a report may cite",
+        put("report.cited", [{"name": "x", "value": 1, "source": "y"}] * 101),
+    ),
     "report": (r"is not a metric of the report split", put("report.primary", "val/miou")),
     "report, a number": (r"is not the name of a metric", put("report.primary", 5)),
     "parameters": (r"expected entries such as", put("search.parameters", 5)),
