@@ -14,6 +14,7 @@ from analysis.comparison import Comparison
 from analysis.incidents import Forgotten, counted
 from analysis.numbers import number
 from analysis.opened import Study
+from analysis.results import NO_WINNER
 from analysis.search_caption import search_statements
 from analysis.sign_flips import least_attainable_p
 from analysis.verdict import ALPHA
@@ -98,12 +99,28 @@ def _statistics(study: Study, comparison: Comparison) -> list[str]:
     if study.smallest_effect:
         effect = number(study.smallest_effect, 6).rstrip("0").rstrip(".")
         lines.append(
-            f"Equivalent: simultaneous 90 % interval (Bonferroni over {size} rows) inside +-{effect}. "
-            f"In brackets after undecided: seeds for 80 % power at {effect}."
+            f"Equivalent: simultaneous 90 % interval (Bonferroni over {size} rows) inside +-{effect}. In "
+            f"brackets after undecided: seeds for 80 % power at {effect}, at Bonferroni's level of the "
+            "family (safe for Holm) and the upper 80 % limit of the SD of the row's own differences."
         )
     else:
         lines.append("No report.smallest_effect is set: nothing can be called equivalent.")
     lines.append(_sign_flips(study, comparison))
+    if comparison.best:
+        lines.append(
+            "A bold mean is better than that of every other row of its table (paired t against each, p "
+            "times the number of all rows)."
+        )
+    flat = [
+        comparison.rows[row].arm
+        for row, is_flat in zip(comparison.family, comparison.verdicts.flat, strict=True)
+        if is_flat
+    ]
+    if flat:
+        lines.append(
+            f"Equal differences on every seed, so no SD: {', '.join(dict.fromkeys(flat))}. p is then that "
+            "of sign flips, 2 / 2^n (1 where all are 0)."
+        )
     if study.secondary:
         lines.append(
             f"* corrected p <= .05 for the difference in {', '.join(study.secondary)} (own Holm family)."
@@ -131,7 +148,11 @@ def _pairs(study: Study, comparison: Comparison) -> list[str]:
     if len(correlations):
         low, middle, high = (number(float(np.quantile(correlations, q)), 2) for q in (0, 0.5, 1))
         lines.append(f"Correlation of the pairs: median {middle}, from {low} to {high}.")
-    if any(row.counts["diverged"] + row.counts["not finite"] for row in comparison.rows):
+    if any(
+        row.counts[word]
+        for row in comparison.rows
+        for word in ("diverged", "not finite", "failed", NO_WINNER)
+    ):
         lines.append(
             "Given convergence: tests use the seeds that both arms finished; with more than one in five "
             "lost, in the arm or the reference, a row has no mark."

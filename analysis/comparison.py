@@ -10,10 +10,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from analysis.opened import Study
+from analysis.results import NO_WINNER
 from analysis.statistics import Array, holm, interquartile_mean, mean_interval, pair_correlation, paired_t_p
-from analysis.verdict import Verdicts, judge
+from analysis.verdict import Verdicts, clear_best, judge
 
 FIRST_OPEN = "train/first_open_step"
 OTHER_WORKERS = "on other workers"
@@ -53,12 +55,14 @@ class Comparison:
         tidy: one row per level, arm and metric; see ``_tidy``.
         family: indices into ``rows`` of the tested rows.
         verdicts: of the family on the primary metric.
+        best: rows that are better than every other row of their level (protocol 9).
     """
 
     rows: list[Row]
     tidy: pl.DataFrame
     family: list[int]
     verdicts: Verdicts
+    best: frozenset[int] = frozenset()
 
     def verdict_of(self, row: int) -> int | None:
         """Return the position in ``verdicts`` of a row; None if it is not tested."""
@@ -79,7 +83,7 @@ def compare(study: Study, trials: pl.DataFrame, metrics: pl.DataFrame) -> Compar
     ]
     if study.primary in names:
         names.remove(study.primary)
-    values = _values(study, metrics, [study.primary, *names])
+    values = seed_values(study, metrics, [study.primary, *names])
     reference = _reference_rows(study)
     rows = _rows(study, trials, values, reference, prefix)
     family = [number for number, row in enumerate(rows) if not (row.is_reference or row.identical_to)]
@@ -88,11 +92,26 @@ def compare(study: Study, trials: pl.DataFrame, metrics: pl.DataFrame) -> Compar
         differences[study.primary][family], study.smallest_effect, study.higher_is_better, study.looks
     )
     tidy = _tidy(study, rows, values, differences, reference, family, verdicts)
-    return Comparison(rows, tidy, family, verdicts)
+    return Comparison(rows, tidy, family, verdicts, _best(study, rows, values[study.primary]))
 
 
-def _values(study: Study, metrics: pl.DataFrame, names: list[str]) -> dict[str, Array]:
-    """Return for each metric its values (R, K); seeds beyond the plan are left out."""
+def _best(study: Study, rows: list[Row], primary_RK: Array) -> frozenset[int]:
+    """Return of each level the row that is better than all others, of rows that are identical the first.
+
+    A level has none while one of its rows has no value, or where one lost too many seeds for a mark.
+    """
+    able = [number for number, row in enumerate(rows) if not row.identical_to]
+    found = set()
+    for level in study.levels:
+        here = [number for number in able if rows[number].level == level]
+        best = clear_best(primary_RK[here], study.higher_is_better, len(able) * study.looks)
+        if best is not None and not any(rows[number].unmarked for number in here):
+            found.add(here[best])
+    return frozenset(found)
+
+
+def seed_values(study: Study, metrics: pl.DataFrame, names: list[str]) -> dict[str, Array]:
+    """Return for each metric its values (R, K), rows in plan order; seeds beyond the plan are left out."""
     row_of = {(arm.level, arm.arm): number for number, arm in enumerate(study.arms)}
     values = {name: np.full((len(study.arms), study.seeds), np.nan) for name in names}
     for level, arm, seed, name, value in metrics.select(
@@ -174,8 +193,8 @@ def _twin(study: Study, earlier: list[Row], report_MRK: Array, number: int) -> s
 
 
 def _bad_share(counts: Counter[str]) -> float:
-    """Return the share of the seeds that came to an end without a result."""
-    bad = counts["diverged"] + counts["failed"] + counts["not finite"]
+    """Return the share of the seeds that came to an end without a result, or whose search gave no winner."""
+    bad = counts["diverged"] + counts["failed"] + counts["not finite"] + counts[NO_WINNER]
     ended = bad + counts["finished"]
     return bad / ended if ended else 0.0
 
@@ -238,7 +257,11 @@ def _tidy(
 def _tests(
     study: Study, differences: dict[str, Array], family: list[int], verdicts: Verdicts
 ) -> dict[str, tuple[Array, Array, Array]]:
-    """Return p, Holm p and sign-flip p (R,) per tested metric; secondary metrics are one family."""
+    """Return p, Holm p and sign-flip p (R,) per tested metric; secondary metrics are one family.
+
+    A row that lacks a secondary metric on more than one in five of its pairs is not tested in it, and stays
+    a member of the family.
+    """
     rows = len(next(iter(differences.values())))
 
     def spread(p_M: Array) -> Array:
@@ -249,11 +272,18 @@ def _tests(
     tests = {study.primary: (spread(verdicts.p), spread(verdicts.p_holm), spread(verdicts.p_flip))}
     secondary = [name for name in study.secondary if name in differences and name != study.primary]
     if secondary and family:
-        p = np.concatenate([paired_t_p(differences[name][family]) for name in secondary])
+        pairs = np.isfinite(differences[study.primary][family]).sum(axis=1)
+        p = np.concatenate([_secondary_p(differences[name][family], pairs) for name in secondary])
         adjusted = np.minimum(1.0, holm(p) * study.looks).reshape(len(secondary), -1)
         for name, raw, corrected in zip(secondary, p.reshape(len(secondary), -1), adjusted, strict=True):
             tests[name] = (spread(raw), spread(corrected), np.full(rows, np.nan))
     return tests
+
+
+def _secondary_p(differences_MK: Array, pairs_M: NDArray[np.int64]) -> Array:
+    """Return the p value of the paired t test (M,), NaN where too many of the primary metric's pairs lack."""
+    enough = np.isfinite(differences_MK).sum(axis=1) >= (1 - MOST_BAD_SHARE) * pairs_M
+    return np.where(enough, paired_t_p(differences_MK), np.nan)
 
 
 def _words(rows: list[Row], family: list[int], verdicts: Verdicts) -> list[str]:

@@ -61,6 +61,7 @@ class Study:
         trials_per_arm: trials of one search of an arm.
         goals: what search maximises or minimises; the first is ``objective``, which chooses.
         search: how it searches.
+        components: the levels of every component, the first is the component present.
         scores: what the mean score averages over, '' if that needs no saying.
         changes: one sentence for each thing that changed between two starts.
         held_out: whether the selection split is a part of the training images; confirm trains on them all.
@@ -90,6 +91,7 @@ class Study:
     scores: str = ""
     goals: tuple[Goal, ...] = ()
     search: SearchPlan = field(default_factory=SearchPlan)
+    components: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     changes: tuple[str, ...] = field(default=())
     looks: int = 1
     look_starts: Mapping[int, int] = field(default_factory=dict)
@@ -183,6 +185,7 @@ def _study(
         )
         for row in payload["arms"]
     ]
+    components = _component_levels(arms)  # the design's first arm has every component at its first level
     levels = list(dict.fromkeys(arm.level for arm in arms))
     arms.sort(key=lambda arm: (levels.index(arm.level), arm.arm != reference))
     metric, mode = objective.get("metric") or "", objective.get("mode") or "max"
@@ -205,6 +208,7 @@ def _study(
         scores=payload.get("scores") or "",
         goals=read_goals(payload),
         search=search,
+        components=components,
         changes=changes,
         looks=1 + len(looks),
         look_starts=looks,
@@ -217,6 +221,15 @@ def _study(
             for row in report.get("cited") or ()
         ),
     )
+
+
+def _component_levels(arms: list[Arm]) -> dict[str, tuple[str, ...]]:
+    """Return the levels of every component, in the order of the arms."""
+    found: dict[str, dict[str, None]] = {}
+    for arm in arms:
+        for name, level in arm.components.items():
+            found.setdefault(name, {})[level] = None
+    return {name: tuple(levels) for name, levels in found.items()}
 
 
 def _higher_is_better(primary: str, objective: str, mode: str) -> bool:

@@ -14,6 +14,7 @@ from analysis.cited import cited_table
 from analysis.claims import winner_counts
 from analysis.comparison import Comparison, compare
 from analysis.consistency_claim import plain_arm
+from analysis.further import further_report
 from analysis.geometry import Section, geometry_section
 from analysis.history import said_before
 from analysis.incidents import UNNAMED, failures_by_kind, forgotten, last_failure
@@ -36,7 +37,6 @@ from analysis.results import (
 )
 from analysis.search_report import search_report
 from analysis.search_tables import cost_table, trade_off_table
-from analysis.slope import slope_tables
 from analysis.sources import Sources
 from analysis.table import Table, diagnostics_table, level_table
 
@@ -88,7 +88,8 @@ def make_report(folder: Path) -> Report:
     facts = _facts(study, ledger, trials, metrics)
     comparison = compare(study, seeds_without_winner(study, facts.without_winner, trials), metrics)
     frames = {"trials.csv": confirm_table(study, trials, metrics)}
-    extras = layout_tables(study, comparison, metrics) + slope_tables(study, metrics, comparison.rows)
+    further, remarks = further_report(study, folder, trials, metrics, comparison)
+    extras = layout_tables(study, comparison, metrics) + further
     searched, statements, found = search_report(study, events, facts.searches)
     frames |= found | {"search.csv": facts.searches}
     below = [cited_table(study), *searched[:1], diagnostics_table(comparison)]
@@ -103,7 +104,7 @@ def make_report(folder: Path) -> Report:
         sources=Sources(folder, study, events, trials, metrics, comparison, facts),
         tables=[level_table(study, comparison, facts.searches, level) for level in study.levels],
         extras=extras,
-        caption=[*caption(study, comparison, facts), *said_before(events, study), *statements],
+        caption=[*caption(study, comparison, facts), *remarks, *said_before(events, study), *statements],
         missing=shortfalls(study, comparison) + missing(study, comparison, facts),
         geometry=geometry_section(study, folder, trials, metrics, plain_arm(events)),
         frames=frames,

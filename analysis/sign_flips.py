@@ -13,6 +13,8 @@ from scipy import special
 
 Array = NDArray[np.float64]
 EXACT_FLIPS = 4096 * 4
+NO_SPREAD = 1e-12
+"""Differences whose variance is a smaller part of their mean square than this differ by rounding alone."""
 
 
 def sign_matrix(seeds: int, most: int = EXACT_FLIPS, random_seed: int = 0) -> Array:
@@ -28,8 +30,8 @@ def sign_matrix(seeds: int, most: int = EXACT_FLIPS, random_seed: int = 0) -> Ar
 def sign_flip_p(differences_RK: Array) -> Array:
     """Return p values of ``differences_RK`` (R, K; NaN = missing), adjusted over all rows (R,).
 
-    Rows of different n are made comparable by the p value of their own t (min-p form of max-t). NaN where a
-    row has fewer than 2 pairs.
+    max-t where all rows have the same n; rows of different n are made comparable by the p value of their own
+    t (min-p). NaN where a row has fewer than 2 pairs.
     """
     n = np.isfinite(differences_RK).sum(axis=1)
     rows = np.flatnonzero(n >= 2)
@@ -37,11 +39,14 @@ def sign_flip_p(differences_RK: Array) -> Array:
     if len(rows) == 0:
         return adjusted
     differences = differences_RK[rows][:, np.isfinite(differences_RK).any(axis=0)]
-    p_FR = _flipped_p(differences, sign_matrix(differences.shape[1]))
-    order = np.argsort(p_FR[0], kind="stable")
-    # Step-down: the row of rank r is compared with the least p of the rows from rank r on.
-    least = np.minimum.accumulate(p_FR[:, order[::-1]], axis=1)[:, ::-1]
-    share = (least <= p_FR[0, order] * (1 + 1e-9)).mean(axis=0)
+    signs = sign_matrix(differences.shape[1])
+    if len(signs) == 2 ** differences.shape[1]:
+        signs = signs[: len(signs) // 2]  # the other half are their opposites, with the same |t|
+    evidence_FR = _evidence(differences, signs)
+    order = np.argsort(-evidence_FR[0], kind="stable")
+    # Step-down: the row of rank r is compared with the strongest evidence of the rows from rank r on.
+    most = np.maximum.accumulate(evidence_FR[:, order[::-1]], axis=1)[:, ::-1]
+    share = (most >= evidence_FR[0, order] * (1 - 1e-9)).mean(axis=0)
     adjusted[rows[order]] = np.maximum.accumulate(share)
     return adjusted
 
@@ -51,8 +56,8 @@ def least_attainable_p(n_R: Array) -> Array:
     return np.minimum(1.0, 2.0 ** (1 - n_R))
 
 
-def _flipped_p(differences_RK: Array, signs_FK: Array) -> Array:
-    """Return the two-sided t p value of every flip and row (F, R)."""
+def _evidence(differences_RK: Array, signs_FK: Array) -> Array:
+    """Return how far from 0 each row is after every flip (F, R): |t|, or -log p where rows differ in n."""
     known = np.isfinite(differences_RK)
     n = known.sum(axis=1).astype(np.float64)
     filled = np.where(known, differences_RK, 0.0)
@@ -60,7 +65,9 @@ def _flipped_p(differences_RK: Array, signs_FK: Array) -> Array:
     squares = (filled**2).sum(axis=1)
     variance = np.maximum(squares - n * mean**2, 0.0) / (n - 1)
     # A variance that is rounding noise of equal differences must not depend on the order of summation.
-    variance = np.where(variance <= 1e-12 * squares / n, 0.0, variance)
+    variance = np.where(variance <= NO_SPREAD * squares / n, 0.0, variance)
     with np.errstate(divide="ignore", invalid="ignore"):
         t = np.where(mean == 0, 0.0, np.abs(mean) / np.sqrt(variance / n))
-    return np.asarray(2 * special.stdtr(n - 1, -t), dtype=np.float64)
+        if (n == n[0]).all():
+            return np.asarray(t, dtype=np.float64)
+        return np.asarray(-np.log(2 * special.stdtr(n - 1, -t)), dtype=np.float64)

@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
+from analysis.sign_flips import NO_SPREAD, least_attainable_p
+
 Array = NDArray[np.float64]
 
 
@@ -45,18 +47,32 @@ def two_sided_p(t_R: Array, df_R: Array) -> Array:
     return np.where(df_R >= 1, 2 * special.stdtr(np.maximum(df_R, 1.0), -np.abs(t_R)), np.nan)
 
 
+def without_spread(values_RK: Array) -> NDArray[np.bool_]:
+    """Return which rows hold two values or more that are all equal but for rounding (R,)."""
+    mean, sd, n, *_ = mean_interval(values_RK)
+    with np.errstate(invalid="ignore"):
+        return np.asarray((n >= 2) & (sd**2 <= NO_SPREAD * (mean**2 + sd**2)), dtype=np.bool_)
+
+
 def t_statistic(values_RK: Array) -> Array:
     """Return mean / (SD / sqrt(n)) of every row (R,): +-inf for equal nonzero values, 0 for zeros."""
     mean, sd, n, *_ = mean_interval(values_RK)
+    sd = np.where(without_spread(values_RK), 0.0, sd)
     with np.errstate(divide="ignore", invalid="ignore"):
         t = mean / (sd / np.sqrt(n))
     return np.where((mean == 0) & (sd == 0), 0.0, t)
 
 
 def paired_t_p(differences_RK: Array) -> Array:
-    """Return the p value of the paired t test of every row (R,); NaN with fewer than 2 pairs."""
-    df = np.isfinite(differences_RK).sum(axis=1) - 1.0
-    return two_sided_p(t_statistic(differences_RK), df)
+    """Return the p value of the paired t test of every row (R,); NaN with fewer than 2 pairs.
+
+    Differences that are all equal have no SD to test with: t would be infinite and p 0, from two seeds on, as
+    happens by chance where scores are coarse (few test images). Such a row has the p value of its sign flips,
+    2 / 2**n, or 1 where all are 0.
+    """
+    n = np.isfinite(differences_RK).sum(axis=1)
+    t = t_statistic(differences_RK)
+    return np.where(np.isinf(t), least_attainable_p(n), two_sided_p(t, n - 1.0))
 
 
 def holm(p_M: Array) -> Array:
@@ -100,6 +116,17 @@ def interquartile_mean(values_RK: Array, fewest: int = 10) -> Array:
             cut = int(0.25 * len(known))
             result[row] = known[cut : len(known) - cut].mean()
     return result
+
+
+def upper_sd(sd_R: Array, n_R: Array, confidence: float = 0.8) -> Array:
+    """Return the one-sided upper confidence limit of an SD that n values gave (R,); NaN where n < 2.
+
+    sqrt((n - 1) / q) * SD with q the (1 - confidence) quantile of chi-square with n - 1 degrees of freedom.
+    Planned from the SD itself, half of all studies turn out too small.
+    Source: Browne 1995, Statistics in Medicine 14, on pilot samples (he takes 80 %).
+    """
+    df = np.maximum(n_R - 1.0, 1.0)
+    return np.where(n_R >= 2, sd_R * np.sqrt(df / special.chdtri(df, confidence)), np.nan)
 
 
 def seeds_to_decide(

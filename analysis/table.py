@@ -61,6 +61,8 @@ def level_table(study: Study, comparison: Comparison, searches: pl.DataFrame, le
         main = cells[row.arm, study.primary]
         if verdict_text(comparison, position) == "better":
             bold |= {(len(rows), columns.index("difference")), (len(rows), columns.index("verdict"))}
+        if position in comparison.best:
+            bold.add((len(rows), columns.index(study.primary)))
         rows.append(
             [
                 row.arm,
@@ -70,7 +72,7 @@ def level_table(study: Study, comparison: Comparison, searches: pl.DataFrame, le
                 verdict_text(comparison, position),
                 seeds_text(row, study.seeds),
                 *(
-                    _mean(cells[row.arm, name], decimals[name]) + _star(cells[row.arm, name])
+                    _mean(cells[row.arm, name], decimals[name]) + _star(cells[row.arm, name], row)
                     for name in kinds
                 ),
                 tuned_text(study, plan[row.arm]),
@@ -177,10 +179,10 @@ def _difference(record: Record, row: Row, study: Study, decimals: int) -> str:
     return interval(record["diff"], record["diff_lo"], record["diff_hi"], decimals, signed=True)
 
 
-def _star(record: Record) -> str:
-    """Return a star for a secondary metric whose corrected test is significant."""
+def _star(record: Record, row: Row) -> str:
+    """Return a star for a secondary metric whose corrected test is significant, in a row that has marks."""
     p = record["p_holm"]
-    return " *" if p is not None and p <= ALPHA else ""
+    return " *" if p is not None and p <= ALPHA and not row.unmarked else ""
 
 
 def _diagnostic(name: str, mean: float | None) -> str:

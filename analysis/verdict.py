@@ -7,7 +7,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from analysis.sign_flips import least_attainable_p, sign_flip_p
-from analysis.statistics import Array, holm, mean_interval, paired_t_p, seeds_to_decide
+from analysis.statistics import (
+    Array,
+    holm,
+    mean_interval,
+    paired_t_p,
+    seeds_to_decide,
+    upper_sd,
+    without_spread,
+)
 
 ALPHA = 0.05
 EQUIVALENCE_CONFIDENCE = 0.90
@@ -24,8 +32,12 @@ class Verdicts:
         low: lower bound of the simultaneous 90 % interval (M,).
         high: its upper bound (M,).
         words: ``better``, ``worse``, ``equivalent``, ``undecided`` or ``''`` with fewer than 2 pairs.
+        flat: all differences are equal, so that p is that of the sign flips.
         doubted: significant by t, while the sign flips could reject at this number of pairs and do not.
-        seeds: the number of seeds that would decide an undecided row; None if unknown or not undecided.
+        seeds: the number of seeds that would decide an undecided row; None if unknown or not undecided. With
+            them the paired t test finds ``smallest_effect`` with 80 % power, at Bonferroni's level of the
+            whole family, which is safe wherever Holm puts the row, and if the SD of the differences is as
+            large as its upper 80 % confidence limit.
     """
 
     p: Array
@@ -34,6 +46,7 @@ class Verdicts:
     low: Array
     high: Array
     words: list[str]
+    flat: list[bool]
     doubted: list[bool]
     seeds: list[int | None]
 
@@ -42,6 +55,10 @@ def judge(
     differences_MK: Array, smallest_effect: float | None, higher_is_better: bool, looks: int = 1
 ) -> Verdicts:
     """Judge every row of a family of paired differences to the reference.
+
+    A row whose differences are all equal has no SD, so no t interval. Its bounds are then these differences:
+    least and largest of n values hold the median with confidence 1 - 2 / 2**n, and the row is equivalent only
+    where that is as strict as the t interval of the others.
 
     Args:
         differences_MK: arm minus reference (M, K), NaN where one of the two did not finish.
@@ -57,9 +74,11 @@ def judge(
     tail = (1 - EQUIVALENCE_CONFIDENCE) / (rows * looks)
     mean, sd, _, low, high = mean_interval(differences_MK, 1 - tail)
     significant = p_holm <= ALPHA
+    flat = without_spread(differences_MK)
     equivalent = np.zeros(len(p), dtype=bool)
     if smallest_effect:
         equivalent = (low > -smallest_effect) & (high < smallest_effect)
+        equivalent &= ~flat | (least_attainable_p(n) <= tail)
     words = [
         _word(
             bool(is_significant), bool((difference > 0) == higher_is_better), bool(is_equivalent), pairs >= 2
@@ -71,10 +90,31 @@ def judge(
     could_reject = least_attainable_p(n) * looks <= ALPHA
     seeds = [
         _more_seeds(float(spread), smallest_effect, rows * looks, int(pairs)) if word == "undecided" else None
-        for word, spread, pairs in zip(words, sd, n, strict=True)
+        for word, spread, pairs in zip(words, upper_sd(sd, n), n, strict=True)
     ]
     doubted = [bool(flag) for flag in significant & could_reject & (p_flip > ALPHA)]
-    return Verdicts(p, p_holm, p_flip, low, high, words, doubted, seeds)
+    return Verdicts(p, p_holm, p_flip, low, high, words, flat.tolist(), doubted, seeds)
+
+
+def clear_best(values_RK: Array, higher_is_better: bool, tests: int) -> int | None:
+    """Return the row that is better than every other one; None if there is no such row.
+
+    The row with the best mean must beat each of the others in a paired t test. Which row that is the data
+    choose; with R rows a wrong one is chosen with a probability of at most R times the level of the tests.
+
+    Args:
+        values_RK: at least two rows to have one; NaN where a seed has no value.
+        higher_is_better: direction of the metric.
+        tests: by how much p values are multiplied: all rows of the study that could be the best, times looks.
+    """
+    finite = np.where(np.isfinite(values_RK), values_RK, np.nan) * (1.0 if higher_is_better else -1.0)
+    mean = mean_interval(finite).mean
+    if len(mean) < 2 or np.isnan(mean).any():
+        return None
+    best = int(mean.argmax())
+    leads = finite[best] - np.delete(finite, best, axis=0)
+    beaten = (mean_interval(leads).mean > 0) & (paired_t_p(leads) * tests <= ALPHA)
+    return best if bool(beaten.all()) else None
 
 
 def _word(significant: bool, is_better: bool, equivalent: bool, testable: bool) -> str:
@@ -87,6 +127,6 @@ def _word(significant: bool, is_better: bool, equivalent: bool, testable: bool) 
 
 
 def _more_seeds(sd: float, effect: float | None, tests: int, pairs: int) -> int | None:
-    """Return the seeds for 80 % power at the smallest effect, at the strictest level of the family."""
+    """Return the seeds for 80 % power at the smallest effect, at Bonferroni's level of so many tests."""
     seeds = seeds_to_decide(sd, effect, ALPHA / tests) if effect else None
     return seeds if seeds is not None and seeds > pairs else None

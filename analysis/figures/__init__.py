@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from analysis.figures.class_dependency import class_dependency
+from analysis.figures.critical_difference import critical_difference_diagram
 from analysis.figures.drawing import Drawing, save
 from analysis.figures.embedding import embedding
 from analysis.figures.forest import forest_plot
@@ -18,6 +19,7 @@ FIGURES: dict[str, Callable[[Sources], list[Drawing]]] = {
     "embedding": embedding,
     "class_dependency": class_dependency,
     "qualitative": qualitative,
+    "critical_difference": critical_difference_diagram,
 }
 """What draws each kind of figure; an empty list where the study has nothing of the kind to show."""
 

@@ -12,6 +12,8 @@ from analysis.statistics import (
     paired_t_p,
     seeds_to_decide,
     t_statistic,
+    upper_sd,
+    without_spread,
 )
 
 NAN = np.nan
@@ -57,9 +59,23 @@ def test_constant_differences() -> None:
     np.testing.assert_array_equal(
         t_statistic(np.array([[0.0] * 4, [0.5] * 4, [-0.5] * 4])), [0, np.inf, -np.inf]
     )
-    np.testing.assert_array_equal(
-        paired_t_p(np.array([[0.0] * 4, [0.5] * 4, [0.5, NAN, NAN, NAN]])), [1, 0, NAN]
-    )
+    same = np.array([[0.0] * 4, [0.5] * 4, [0.5, NAN, NAN, NAN], [0.5, 0.5, 0.6, 0.6]])
+    np.testing.assert_array_equal(paired_t_p(same)[:3], [1, 2 / 2**4, NAN])
+    np.testing.assert_array_equal(without_spread(same), [True, True, False, False])
+
+
+def test_equal_differences_with_rounding_noise_are_equal() -> None:
+    noisy = np.array([[0.35 - 0.30, 0.30 - 0.25, 0.25 - 0.20, 0.2 - 0.15, 0.4 - 0.35]])
+    assert np.unique(noisy).size > 1
+    assert paired_t_p(noisy)[0] == 2 / 2**5
+
+
+def test_coarse_scores_are_not_significant_by_their_ties() -> None:
+    # Accuracy over 20 images: three seeds with one difference of equal arms are nothing rare.
+    rng = np.random.default_rng(3)
+    differences = (rng.binomial(20, 0.9, (4000, 3)) - rng.binomial(20, 0.9, (4000, 3))) / 20
+    assert without_spread(differences).mean() > 0.02
+    assert (paired_t_p(differences) <= 0.05).mean() <= 0.055
 
 
 def test_holm_equals_statsmodels() -> None:
@@ -97,6 +113,17 @@ def test_seeds_to_decide_equals_statsmodels(sd: float, effect: float, alpha: flo
     k = seeds_to_decide(sd, effect, alpha)
     assert k is not None
     assert power.power(effect / sd, k, alpha) >= 0.8 > power.power(effect / sd, k - 1, alpha)
+
+
+def test_upper_limit_of_the_sd_equals_scipy_and_holds_in_four_of_five_samples() -> None:
+    n = np.array([2.0, 5.0, 10.0, 1.0])
+    found = upper_sd(np.full(4, 0.3), n)
+    expected = 0.3 * np.sqrt((n[:3] - 1) / stats.chi2.ppf(0.2, n[:3] - 1))
+    np.testing.assert_allclose(found[:3], expected, rtol=1e-10)
+    assert np.isnan(found[3])
+    samples = np.random.default_rng(0).normal(0, 1, (4000, 5))
+    above = upper_sd(samples.std(axis=1, ddof=1), np.full(4000, 5.0)) >= 1
+    assert above.mean() == pytest.approx(0.8, abs=0.03)
 
 
 def test_seeds_to_decide_at_the_edges() -> None:

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from analysis.statistics import mean_interval
-from analysis.verdict import judge
+from analysis.verdict import clear_best, judge
 
 NOISE = np.random.default_rng(0).normal(0, 1, (4, 8))
 NOISE -= NOISE.mean(axis=1, keepdims=True)
@@ -35,6 +35,29 @@ def test_undecided_names_more_seeds_than_there_are() -> None:
     (seeds,) = judge(shifted(0.001, sd=0.05), 0.02, True).seeds
     assert seeds is not None
     assert seeds > 8
+
+
+def test_seeds_are_planned_from_the_upper_limit_of_the_sd_at_bonferronis_level() -> None:
+    power = pytest.importorskip("statsmodels.stats.power").TTestPower()
+    data = shifted(0.001, 0.002, -0.001, sd=0.04)
+    seeds = judge(data, 0.02, True, looks=2).seeds
+    for row, k in zip(data, seeds, strict=True):
+        sd = row.std(ddof=1) * np.sqrt(7 / stats.chi2.ppf(0.2, 7))
+        assert k is not None
+        assert power.power(0.02 / sd, k, 0.05 / 6) >= 0.8 > power.power(0.02 / sd, k - 1, 0.05 / 6)
+
+
+def test_equal_differences_are_no_proof() -> None:
+    flat = np.full((1, 5), 0.1)
+    found = judge(flat, None, True)
+    assert (found.words, found.flat) == (["undecided"], [True])
+    assert found.p[0] == 2 / 2**5
+    assert judge(np.full((1, 2), 0.1), None, True).words == ["undecided"]
+    assert judge(np.full((1, 6), 0.1), None, True).words == ["better"]
+    assert judge(np.zeros((1, 2)), 0.2, True).words == ["undecided"]
+    assert judge(np.zeros((1, 5)), 0.2, True).words == ["equivalent"]  # 2 / 2**5 <= .1
+    assert judge(np.zeros((5, 5)), 0.2, True).words == ["undecided"] * 5  # .0625 > .1 / 5
+    assert judge(shifted(0.1), 0.2, True).flat == [False]
 
 
 def test_fewer_than_two_pairs_give_no_verdict_and_an_empty_family_is_empty() -> None:
@@ -67,6 +90,25 @@ def test_a_row_that_only_t_rejects_is_doubted() -> None:
     assert judge(row, None, True).doubted == [True]
     assert judge(shifted(0.1), None, True).doubted == [False]
     assert judge(shifted(0.1)[:, :5], None, True).doubted == [False]  # the check cannot reject at 5
+
+
+def test_the_best_must_beat_the_second() -> None:
+    clear, close = shifted(0.0, 0.1, 0.2), shifted(0.0, 0.2, 0.201)
+    assert clear_best(clear, True, 3) == 2
+    assert clear_best(clear, False, 3) == 0
+    assert clear_best(close, True, 3) is None
+    assert clear_best(close, False, 3) == 0
+    assert clear_best(clear, True, 10**9) is None
+    assert clear_best(clear[:1], True, 1) is None
+    assert clear_best(np.vstack([clear, np.full((1, 8), np.nan)]), True, 4) is None
+
+
+def test_the_best_of_equal_arms_is_rarely_bold() -> None:
+    rng = np.random.default_rng(5)
+    bold = [clear_best(rng.normal(size=(6, 5)) + rng.normal(size=5), True, 6) is not None for _ in range(500)]
+    assert np.mean(bold) <= 0.05
+    truth = [clear_best(rng.normal(size=(6, 8)) + 4 * np.eye(6)[:, :1], True, 6) for _ in range(50)]
+    assert np.mean([found == 0 for found in truth]) > 0.8
 
 
 @pytest.mark.parametrize("noise", ["normal", "skewed"])

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from scipy import stats
 
 FOLDER = Path(__file__).parent
-SCRIPTS = ("engine.py", "resume.py", "aa.py", "scaling.py", "data.py")
+SCRIPTS = ("engine.py", "resume.py", "aa.py", "scaling.py", "data.py", "statistics_.py")
 
 
 def run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -21,7 +24,7 @@ def run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 def test_help_says_what_is_measured(script):
     done = run(script, "--help")
     assert done.returncode == 0, done.stderr
-    assert f"just bench {Path(script).stem}" in done.stdout
+    assert f"just bench {Path(script).stem.rstrip('_')}" in done.stdout
 
 
 def test_equal_arms_choose_the_same_winner(tmp_path):
@@ -36,3 +39,38 @@ def test_a_small_ledger_is_resumed(tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[2].split()[0] == "20"
     assert not list(tmp_path.iterdir())
+
+
+def test_simulated_studies_are_judged():
+    done = run("statistics_.py", "--studies", "4", "--bootstrap", "2")
+    assert done.returncode in (0, 1), done.stderr  # of 4 studies, too many may be wrong by chance
+    bars = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("BAR")]
+    assert bars == [
+        "statistics_fwer",
+        "statistics_coverage_least",
+        "statistics_coverage_most",
+        "statistics_power_k5",
+        "statistics_power_k10",
+    ]
+    assert sum(line.startswith("exponential") for line in done.stdout.splitlines()) == 8 + 16
+
+
+def test_bootstrap_intervals_equal_scipy(monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    bench = importlib.import_module("statistics_")
+    monkeypatch.setattr(bench, "RESAMPLES", 20_000)
+    values = np.random.default_rng(0).exponential(size=(3, 12)) ** 2
+    found = bench.bootstrap_intervals(values, np.random.default_rng(1))
+    for name, method in (("pct", "percentile"), ("BCa", "BCa")):
+        for row, low, high in zip(values, *found[name], strict=True):
+            expected = stats.bootstrap(
+                (row,), np.mean, method=method, n_resamples=20_000, rng=np.random.default_rng(2)
+            ).confidence_interval
+            width = expected.high - expected.low
+            assert low == pytest.approx(expected.low, abs=0.05 * width)
+            assert high == pytest.approx(expected.high, abs=0.05 * width)
+
+
+def test_no_benchmark_hides_a_module_of_the_standard_library():
+    names = {path.stem for path in FOLDER.glob("*.py")}
+    assert not names & sys.stdlib_module_names
