@@ -80,8 +80,8 @@ check: setup
     @.venv/bin/mypy
     @.venv/bin/lint-imports
 
+# a name that Python's own library has too stands in a file with _ behind it: statistics_.py
 # a benchmark of tests/benchmarks by name, e.g. just bench scenes; exit 1 if a bar is missed
-# (a name that Python's own library has stands in a file with _ behind it: statistics_.py)
 bench name *arguments: setup
     @shift; file=tests/benchmarks/{{name}}.py; [ -f "$file" ] || file=tests/benchmarks/{{name}}_.py; {{python}} "$file" "$@"
 
