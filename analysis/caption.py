@@ -10,11 +10,10 @@ import numpy as np
 import polars as pl
 
 from analysis.agreement import Agreement
-from analysis.comparison import Comparison
+from analysis.comparison import LOST, Comparison
 from analysis.incidents import Forgotten, counted
 from analysis.numbers import number
 from analysis.opened import Study
-from analysis.results import NO_WINNER
 from analysis.search_caption import search_statements
 from analysis.sign_flips import least_attainable_p
 from analysis.verdict import ALPHA
@@ -148,11 +147,7 @@ def _pairs(study: Study, comparison: Comparison) -> list[str]:
     if len(correlations):
         low, middle, high = (number(float(np.quantile(correlations, q)), 2) for q in (0, 0.5, 1))
         lines.append(f"Correlation of the pairs: median {middle}, from {low} to {high}.")
-    if any(
-        row.counts[word]
-        for row in comparison.rows
-        for word in ("diverged", "not finite", "failed", NO_WINNER)
-    ):
+    if any(row.counts[word] for row in comparison.rows for word in LOST):
         lines.append(
             "Given convergence: tests use the seeds that both arms finished; with more than one in five "
             "lost, in the arm or the reference, a row has no mark."

@@ -21,6 +21,8 @@ FIRST_OPEN = "train/first_open_step"
 OTHER_WORKERS = "on other workers"
 """Confirm seeds that trained in part on another number of workers than planned."""
 DIAGNOSTICS = ("train/gate_open_share", FIRST_OPEN, "train/aux_zero_share")
+LOST = ("diverged", "failed", "not finite", NO_WINNER)
+"""How a confirm seed ends without a result."""
 MOST_BAD_SHARE = 0.2  # with more diverged seeds than this a row has no mark (protocol 12)
 
 
@@ -194,7 +196,7 @@ def _twin(study: Study, earlier: list[Row], report_MRK: Array, number: int) -> s
 
 def _bad_share(counts: Counter[str]) -> float:
     """Return the share of the seeds that came to an end without a result, or whose search gave no winner."""
-    bad = counts["diverged"] + counts["failed"] + counts["not finite"] + counts[NO_WINNER]
+    bad = sum(counts[word] for word in LOST)
     ended = bad + counts["finished"]
     return bad / ended if ended else 0.0
 

@@ -6,13 +6,13 @@ larger lead at one imbalance. R rows, L levels, K confirm seeds.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 
-from analysis.comparison import Row
+from analysis.comparison import LOST, MOST_BAD_SHARE, Row
 from analysis.numbers import decimals_for, interval, number, p_value
 from analysis.opened import Study
 from analysis.statistics import Array, holm, mean_interval, paired_t_p
@@ -42,8 +42,9 @@ class Line:
 def slope_tables(study: Study, metrics: pl.DataFrame, rows: Sequence[Row]) -> list[Table]:
     """Return a table for the primary metric and one for each of ``METRICS`` that there is.
 
-    Arms that are identical to another at every level have no line. Where more than one seed in five of a
-    level, or of the reference there, has no result, the slope is not tested (as in the tables by level).
+    Arms that are identical to another at every level have no line. Where more than one seed in five has no
+    result at a level, there in the reference, or at some level, the slope is not tested (as in the tables by
+    level).
 
     Args:
         study: The plan; without three levels of ``FACTOR`` there is no table.
@@ -57,16 +58,18 @@ def slope_tables(study: Study, metrics: pl.DataFrame, rows: Sequence[Row]) -> li
         if line.arm != study.reference
         and not all(by_row[line.arm, level].identical_to for level in line.levels.values())
     ]
-    untested = {
-        (line.arm, line.rest)
+    behind = {
+        (line.arm, line.rest): [
+            by_row[arm, level]
+            for level in line.levels.values()
+            for arm in (line.arm, study.reference)
+            if (arm, level) in by_row
+        ]
         for line in lines
-        for level in line.levels.values()
-        for arm in (line.arm, study.reference)
-        if (arm, level) in by_row and by_row[arm, level].unmarked
     }
     known = set(metrics["metric"])
     names = [study.primary, *(f"test/{name}" for name in METRICS if f"test/{name}" in known)]
-    return [_table(study, metrics, lines, name, untested) for name in names if lines and name in known]
+    return [_table(study, metrics, lines, name, behind) for name in names if lines and name in known]
 
 
 def imbalance_lines(study: Study) -> list[Line]:
@@ -99,6 +102,21 @@ def slopes(differences_RLK: Array, imbalances_L: Array) -> Array:
     return np.asarray(np.einsum("rlk,l->rk", differences_RLK, centred) / (centred**2).sum(), dtype=np.float64)
 
 
+def has_mark(rows: Sequence[Row], complete: int) -> bool:
+    """Return whether a slope may be tested (protocol 12).
+
+    Args:
+        rows: Of the arm and its reference at every level.
+        complete: Seeds with a difference at every level.
+    """
+    if any(row.unmarked for row in rows):
+        return False
+    if not any(row.counts[word] for row in rows for word in LOST):
+        return True
+    ended = min(sum(row.counts[word] for word in ("finished", *LOST)) for row in rows)
+    return ended - complete <= MOST_BAD_SHARE * ended
+
+
 def differences(study: Study, metrics: pl.DataFrame, line: Line, name: str) -> Array:
     """Return arm minus reference at each level of a line (L, K), NaN where one of the two is missing."""
     wanted = metrics.filter(pl.col("metric") == name)
@@ -122,7 +140,11 @@ def complete(differences_LK: Array) -> Array:
 
 
 def _table(
-    study: Study, metrics: pl.DataFrame, lines: list[Line], name: str, untested: set[tuple[str, str]]
+    study: Study,
+    metrics: pl.DataFrame,
+    lines: list[Line],
+    name: str,
+    behind: Mapping[tuple[str, str], Sequence[Row]],
 ) -> Table:
     rows_RLK = [complete(differences(study, metrics, line, name)) for line in lines]
     per_seed = np.concatenate(
@@ -130,7 +152,9 @@ def _table(
     )
     estimate = mean_interval(per_seed)
     primary = name == study.primary
-    tested_lines = np.array([(line.arm, line.rest) not in untested for line in lines])
+    tested_lines = np.array(
+        [has_mark(behind[line.arm, line.rest], int(n)) for line, n in zip(lines, estimate.n, strict=True)]
+    )
     p = np.minimum(holm(np.where(tested_lines, paired_t_p(per_seed), np.nan)) * study.looks, 1.0)
     levels = list(dict.fromkeys(f"{value:g}" for line in lines for value in line.levels))
     decimals = decimals_for((estimate.high - estimate.low) / 2)

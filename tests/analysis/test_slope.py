@@ -1,13 +1,16 @@
 """The slope of paired differences on log imbalance, against scipy."""
 
+from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 from scipy import stats
 
+from analysis.comparison import Row
 from analysis.report import make_report
-from analysis.slope import slopes
+from analysis.slope import has_mark, slopes
 
 IMBALANCES = (1, 5, 20, 100)
 LEVELS = tuple(f"data.imbalance={value}" for value in IMBALANCES)
@@ -67,6 +70,19 @@ def test_slopes_and_tests_equal_scipy(report: Any) -> None:
     assert p["sar"] < p["prototypes"]
     assert table.rows[1][6] == f"{p['prototypes']:.3f}".lstrip("0")
     assert table.rows[0][6] == ("<.001" if 2 * p["sar"] < 0.001 else f"{2 * p['sar']:.3f}".lstrip("0"))
+
+
+def test_seeds_lost_at_different_levels_add_up() -> None:
+    def row(level: str, **counts: int) -> Row:
+        return Row("sar", level, False, "", False, Counter(counts), 8, False)
+
+    whole = [row(level, finished=8) for level in LEVELS]
+    assert has_mark(whole, 8)
+    lost = [row(level, finished=7, diverged=1) for level in LEVELS]
+    assert has_mark(lost, 7)  # the same seed at every level
+    assert not has_mark(lost, 4)
+    assert has_mark([row(level, finished=4, waiting=4) for level in LEVELS], 2)  # still to come
+    assert not has_mark([replace(lost[0], unmarked=True)], 7)
 
 
 def test_a_straight_line_has_its_own_slope() -> None:
