@@ -55,11 +55,13 @@ def test_one_seed_or_image_has_no_interval_and_equal_arms_have_one_without_width
     assert (same.low, same.high) == (0, 0)
 
 
-def simulated(rng: np.random.Generator, images: int, seeds: int) -> tuple[list[Counts], np.ndarray]:
+def simulated(
+    rng: np.random.Generator, images: int, seeds: int, luck_sd: float = 0.02
+) -> tuple[list[Counts], np.ndarray]:
     """Return one arm's counts on each seed: a two-way random layout around .5 in three classes."""
     whole = rng.integers(5, 40, (images, 3)).astype(float) * (rng.random((images, 3)) < 0.6)
     hard = 0.10 * rng.normal(size=(images, 1))
-    luck = 0.02 * rng.normal(size=(seeds, 1, 1))
+    luck = luck_sd * rng.normal(size=(seeds, 1, 1))
     ratio = 0.5 + hard[None] + luck + 0.15 * rng.normal(size=(seeds, images, 3))
     return [Counts(r * whole, whole) for r in ratio], ratio
 
@@ -82,12 +84,14 @@ def test_variance_equals_a_two_way_bootstrap() -> None:
     assert half == pytest.approx(1.96 * resampled.std(), rel=0.08)
 
 
-@pytest.mark.parametrize(("images", "seeds"), [(60, 3), (60, 5), (200, 10)])
-def test_coverage(images: int, seeds: int) -> None:
+@pytest.mark.parametrize(
+    ("images", "seeds", "luck_sd"), [(60, 3, 0.02), (60, 5, 0.02), (60, 5, 0.2), (200, 10, 0.02)]
+)
+def test_coverage(images: int, seeds: int, luck_sd: float) -> None:
     rng = np.random.default_rng(7)
     held, studies = 0, 500
     for _ in range(studies):
-        arms = simulated(rng, images, seeds)[0]
+        arms = simulated(rng, images, seeds, luck_sd)[0]
         found = two_way_interval(
             np.array([score(arm) for arm in arms]), np.column_stack([influence(arm) for arm in arms])
         )
