@@ -12,6 +12,7 @@ from rich.console import Console
 from analysis.csv_file import to_csv
 from analysis.errors import UserError
 from analysis.figures import draw, save
+from analysis.html import to_html
 from analysis.latex import preview, to_latex
 from analysis.markdown import to_markdown
 from analysis.report import Report, make_report
@@ -36,22 +37,27 @@ def main(arguments: list[str] | None = None) -> int:
     if options.study is None:
         print(f"the study that changed last: {folder}")
     print_report(report, console)
-    for path in paths:
+    *others, page = paths
+    for path in others:
         print(path)
     print(f"curves and images: just tensorboard {folder.name}")
+    print(f"the whole report, open it in a browser: {page}")
     return 0
 
 
 def write_report(report: Report, folder: Path) -> list[Path]:
-    """Write ``table.md``, ``.csv``, ``.tex``, ``preview.tex``, more CSV, ``figures/``; return the paths."""
+    """Write ``table.md``, ``.csv``, ``.tex``, more of these, ``figures/``, ``report.html``; return the paths."""
     (folder / "figures").mkdir(parents=True, exist_ok=True)
     texts = {"table.md": to_markdown(report), "table.csv": to_csv(report.comparison.tidy)}
     texts |= {"table.tex": to_latex(report), "preview.tex": preview(report)}
     texts |= {name: to_csv(frame) for name, frame in report.frames.items()}
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")
-    figures = [path for drawing in draw(report.sources) for path in save(drawing, folder / "figures")]
-    return [*(folder / name for name in texts), *figures]
+    drawings = draw(report.sources)
+    figures = [path for drawing in drawings for path in save(drawing, folder / "figures")]
+    page = folder / "report.html"
+    page.write_text(to_html(report, drawings, folder / "figures"), encoding="utf-8")
+    return [*(folder / name for name in texts), *figures, page]
 
 
 def _console() -> Console:

@@ -29,6 +29,8 @@ def to_markdown(report: Report) -> str:
         parts += [f"## {escape(report.geometry.title)}", _list(report.geometry.notes)]
         for table in report.geometry.tables:
             parts += [f"### {escape(table.title)}", _table(table)]
+    parts += ["## Methods", escape(report.methods), f"## {escape(report.checklist.title)}"]
+    parts.append(_table(report.checklist))
     return "\n\n".join(parts) + "\n"
 
 

@@ -47,8 +47,7 @@ def missing(study: Study, comparison: Comparison, facts: Facts) -> list[str]:
 
 def _progress(study: Study, comparison: Comparison, facts: Facts) -> list[str]:
     """Say how many confirm trials have ended, and which are to come."""
-    able = [study.seeds - row.counts[NO_WINNER] for row in comparison.rows]
-    ended = [sum(row.counts[word] for word in _ENDED) for row in comparison.rows]
+    ended, able = confirm_progress(study, comparison)
     if sum(ended) >= sum(able):
         return []
     notes = [
@@ -63,6 +62,12 @@ def _progress(study: Study, comparison: Comparison, facts: Facts) -> list[str]:
         if done < all_of_it and not _waits_for_winner(row, facts)
     ]
     return notes + ([f"Confirm trials to come: {'; '.join(unfinished)}."] if unfinished else [])
+
+
+def confirm_progress(study: Study, comparison: Comparison) -> tuple[list[int], list[int]]:
+    """Return for each row how many confirm seeds have come to an end, and how many can."""
+    able = [study.seeds - row.counts[NO_WINNER] for row in comparison.rows]
+    return [sum(row.counts[word] for word in _ENDED) for row in comparison.rows], able
 
 
 def _waits_for_winner(row: Row, facts: Facts) -> bool:

@@ -10,6 +10,7 @@ import polars as pl
 
 from analysis.agreement import proxy_agreement, rung_agreement
 from analysis.caption import Facts, caption
+from analysis.checklist import checklist
 from analysis.cited import cited_table
 from analysis.claims import winner_counts
 from analysis.comparison import Comparison, compare
@@ -20,6 +21,7 @@ from analysis.history import said_before
 from analysis.incidents import UNNAMED, failures_by_kind, forgotten, last_failure
 from analysis.layouts import layout_tables
 from analysis.ledger import Ledger, read_ledger
+from analysis.methods import methods
 from analysis.missing import missing
 from analysis.opened import Study, read_study
 from analysis.orientation import shortfalls
@@ -51,6 +53,8 @@ class Report:
         extras: the small tables below them (search, gate, winners, trade-offs).
         caption: statements under the tables.
         missing: what is not there yet; empty for a complete study.
+        methods: a paragraph for a paper.
+        checklist: what a reviewer asks, answered.
         geometry: the section on the geometry of features, for ledgers that have it.
         frames: what is written as CSV beside the table, by file name.
     """
@@ -60,6 +64,8 @@ class Report:
     extras: list[Table]
     caption: list[str]
     missing: list[str]
+    methods: str
+    checklist: Table
     geometry: Section | None = None
     frames: dict[str, pl.DataFrame] = field(default_factory=dict)
 
@@ -100,12 +106,15 @@ def make_report(folder: Path) -> Report:
     if len(study.goals) > 1:
         frames["tradeoffs.csv"] = trade_offs(events, study)
         extras.append(trade_off_table(study, frames["tradeoffs.csv"]))
+    sources = Sources(folder, study, events, trials, metrics, comparison, facts)
     return Report(
-        sources=Sources(folder, study, events, trials, metrics, comparison, facts),
+        sources=sources,
         tables=[level_table(study, comparison, facts.searches, level) for level in study.levels],
         extras=extras,
         caption=[*caption(study, comparison, facts), *remarks, *said_before(events, study), *statements],
         missing=shortfalls(study, comparison) + missing(study, comparison, facts),
+        methods=methods(sources),
+        checklist=checklist(sources),
         geometry=geometry_section(study, folder, trials, metrics, plain_arm(events)),
         frames=frames,
     )
