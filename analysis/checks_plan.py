@@ -124,7 +124,8 @@ def looks(sources: Sources) -> Line:
     question = "Was the plan left as it was once results were known?"
     study = sources.study
     starts = len(Starts(sources.events).payloads)
-    changes = f"{len(study.changes)} changes" if study.changes else "no change"
+    count = len(study.changes)
+    changes = f"{count} change{'s' if count > 1 else ''}" if count else "no change"
     evidence = f"{starts} start{'s' if starts > 1 else ''}, {changes} of the plan"
     if study.looks == 1:
         harmless = ", none of them a new look at known results" if study.changes else ""

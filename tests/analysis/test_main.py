@@ -28,6 +28,7 @@ def test_prints_and_writes_everything(
         "figures/forest.png",
         "figures/forest.svg",
         "preview.tex",
+        "report.html",
         "search.csv",
         "table.csv",
         "table.md",
@@ -38,6 +39,7 @@ def test_prints_and_writes_everything(
     for file in files:
         assert str(file) in out
     assert "just tensorboard" in out
+    assert out.splitlines()[-1].endswith(f"open it in a browser: {folder / 'report.html'}")
     assert "| no_pull " in out
 
 

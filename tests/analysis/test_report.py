@@ -291,6 +291,8 @@ def test_markdown_holds_headings_and_escaped_names(new_ledger: Begin, metrics_of
     )
     assert "| a\\|b\\_ " in text
     assert {len(line) for line in text.splitlines() if line.startswith("| sar")} != set()
+    _, _, end = text.partition("\n\n## Methods\n\n2 arms were compared: sar, a\\|b\\_;")
+    assert end.partition("\n\n## Checklist\n\n| question ")[2].count("\n| ") == 16
 
 
 @pytest.mark.parametrize(
