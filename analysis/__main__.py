@@ -46,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def write_report(report: Report, folder: Path) -> list[Path]:
-    """Write ``table.md``, ``.csv``, ``.tex``, more of these, ``figures/``, ``report.html``; return the paths."""
+    """Write ``table.md``, ``.csv``, ``.tex``, CSV, ``figures/``, ``report.html``; return the paths."""
     (folder / "figures").mkdir(parents=True, exist_ok=True)
     texts = {"table.md": to_markdown(report), "table.csv": to_csv(report.comparison.tidy)}
     texts |= {"table.tex": to_latex(report), "preview.tex": preview(report)}

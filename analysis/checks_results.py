@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import polars as pl
 
 from analysis.incidents import counted
@@ -92,22 +90,14 @@ def failures(sources: Sources) -> Line:
 def cited(sources: Sources) -> Line:
     """Have cited rows a source and a setting?"""
     question = "Do cited rows name source and setting, and stay out of intervals and tests?"
-    rows = [_cited_parts(row) for row in getattr(sources.study, "cited", ())]
+    rows = sources.study.cited
     if not rows:
         return Line(question, NOT_APPLICABLE, "No row is cited: every number was trained here.")
-    bare = [str(name) for name, source, setting in rows if not (source and setting)]
+    bare = [row.name for row in rows if not (row.source and row.setting)]
     own = {row.arm for row in sources.comparison.rows}
-    tested = [str(name) for name, *_ in rows if name in own]
-    texts = [f"{name} ({source or 'no source'}; {setting or 'no setting'})" for name, source, setting in rows]
+    tested = [row.name for row in rows if row.name in own]
+    texts = [f"{row.name} ({row.source or 'no source'}; {row.setting or 'no setting'})" for row in rows]
     evidence = f"{len(rows)} cited: {shortened(texts)}"
     evidence += f"; without source or setting: {shortened(bare)}" if bare else ""
     evidence += f"; with the name of an arm of the study: {shortened(tested)}" if tested else ""
     return answered(question, not (bare or tested), evidence + ".")
-
-
-def _cited_parts(row: Any) -> tuple[str, str, str]:
-    """Return name, source and setting of a cited row: an object that names them, or (name, value, ...)."""
-    if isinstance(row, tuple):
-        name, _, source, setting = row
-        return str(name), str(source or ""), str(setting or "")
-    return row.name, row.source, row.setting

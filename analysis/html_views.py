@@ -115,7 +115,7 @@ def table_view(table: Table, number: int, title: str = "") -> TableView:
         ]
         for line, row in enumerate(table.rows)
     ]
-    return TableView(number, title or table.title, columns, rows, tuple(getattr(table, "notes", ())))
+    return TableView(number, title or table.title, columns, rows, table.notes)
 
 
 def _column(heading: str, cells: Sequence[str], first: bool) -> Column:

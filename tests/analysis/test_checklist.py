@@ -1,14 +1,11 @@
 """The checklist: every answer is computed, and each of them can be another one."""
 
 from collections.abc import Callable
-from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from analysis.checklist import CHECKS, checklist
-from analysis.checks_results import cited
 from analysis.line import NO, NOT_APPLICABLE, NOT_KNOWN, YES, Line
 from analysis.report import make_report
 from analysis.sources import Sources
@@ -244,25 +241,15 @@ def test_code_versions(new_ledger: Begin, kept: list[str]) -> None:
 
 
 def test_cited_rows(new_ledger: Begin) -> None:
-    class WithCited:
-        """A study that cites."""
-
-        def __init__(self, study: Any, rows: tuple[Any, ...]) -> None:
-            self.study, self.cited = study, rows
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(self.study, name)
-
-    sources = sources_of(new_ledger(), seeds_done=0, searches=0)
-    good, bare = ("SAR (paper)", 0.5, "arXiv 1", "Cityscapes"), ("Other", 0.4, "a blog", "")
+    good = {"name": "SAR (paper)", "value": 0.5, "source": "arXiv 1", "setting": "Cityscapes"}
+    bare = {"name": "Other", "value": 0.4, "source": "a blog"}
     answers = []
-    named = SimpleNamespace(name="SAR (paper)", value=0.5, source="arXiv 1", setting="Cityscapes")
-    for rows in ((good,), (named,), (good, bare), (("sar", 0.5, "arXiv 1", "Cityscapes"),)):
-        cites: Any = WithCited(sources.study, rows)
-        found = cited(replace(sources, study=cites))
-        answers.append((found.answer, found.evidence))
+    for number, rows in enumerate(([good], [good, bare], [good | {"name": "sar"}])):
+        report = {"primary": "test/miou", "cited": rows}
+        sources = sources_of(new_ledger(str(number)), seeds_done=0, searches=0, report=report)
+        answers.append(line(sources, "cited")[1:])
     assert answers[0] == (YES, "1 cited: SAR (paper) (arXiv 1; Cityscapes).")
-    assert answers[1] == answers[0]
-    assert answers[2][0] == NO
-    assert answers[2][1].endswith("without source or setting: Other.")
-    assert answers[3][0] == NO
+    assert answers[1][0] == NO
+    assert answers[1][1].endswith("without source or setting: Other.")
+    assert answers[2] == (NO, answers[2][1])
+    assert answers[2][1].endswith("with the name of an arm of the study: sar.")

@@ -102,8 +102,9 @@ def test_sections_tables_and_headings(text: str) -> None:
     assert all((link or "")[1:] in ids for link in links)
     assert len(links) == 12
     tables, captions = page.all("table"), page.all("caption")
-    assert len(tables) == len(captions) == 8
-    assert [caption.partition(".")[0] for *_, caption in captions] == [f"Table {n}" for n in range(1, 9)]
+    assert len(tables) == len(captions) >= 8
+    numbers = [caption.partition(".")[0] for *_, caption in captions]
+    assert numbers == [f"Table {number}" for number in range(1, len(tables) + 1)]
     assert all("scope" in found for _, found, _ in page.all("th"))
     pictures = page.all("img")
     assert len(pictures) == 1
