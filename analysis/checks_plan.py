@@ -8,7 +8,6 @@ from analysis.line import NOT_APPLICABLE, NOT_KNOWN, Line, answered, between, sh
 from analysis.numbers import number
 from analysis.pairing import confirm_seeds_fresh, confirm_seeds_paired
 from analysis.provenance import Starts
-from analysis.results import search_trials
 from analysis.sources import Sources
 from analysis.table import full_name
 from analysis.trials import BEFORE_CONFIRM, finished
@@ -66,8 +65,8 @@ def splits(sources: Sources) -> Line:
         return Line(question, NOT_APPLICABLE, f"Nothing is chosen by a score; reported is {study.primary}.")
     if not study.objective:
         return Line(question, NOT_KNOWN, "The ledger does not record by which metric winners were chosen.")
-    trials = set(search_trials(sources.events)["trial_id"])
-    seen = _search_trials_with(sources.events, report + "/")
+    proposed = sources.events.select("event", "trial_id").filter(pl.col("event") == "proposed")
+    trials, seen = set(proposed["trial_id"]), _search_trials_with(sources.events, report + "/")
     apart = study.selection not in ("report", report) and split != report and not seen
     held = "; the selection split is held out of the training images" if study.held_out else ""
     return answered(
@@ -81,7 +80,8 @@ def splits(sources: Sources) -> Line:
 def _search_trials_with(events: pl.DataFrame, prefix: str) -> set[str]:
     """Return the trials before confirm that recorded a metric of the report split."""
     names = pl.col("metrics").list.eval(pl.element().struct.field("name").str.starts_with(prefix)).list.any()
-    found = events.filter(pl.col("phase").is_in(BEFORE_CONFIRM) & pl.col("trial_id").is_not_null() & names)
+    columns = events.select("phase", "trial_id", "metrics")
+    found = columns.filter(pl.col("phase").is_in(BEFORE_CONFIRM) & pl.col("trial_id").is_not_null() & names)
     return set(found["trial_id"])
 
 

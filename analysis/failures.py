@@ -17,7 +17,8 @@ LONGEST = 300
 
 def failure_table(events: pl.DataFrame) -> Table | None:
     """Return failed attempts and diverged trials, the last ``MOST`` of them; None without any."""
-    bad = events.filter(pl.col("event").is_in(["failed", "diverged"])).sort("seq")
+    columns = events.select("seq", "time", "event", "trial_id", "phase", "attempt", "payload")
+    bad = columns.filter(pl.col("event").is_in(["failed", "diverged"])).sort("seq")
     if bad.is_empty():
         return None
     of_trial = _names(events)
@@ -56,7 +57,8 @@ def void_table(events: pl.DataFrame) -> Table | None:
 
 def _names(events: pl.DataFrame) -> dict[str, str]:
     """Return trial_id -> the rows that it was proposed or claimed for."""
-    claims = events.filter(pl.col("event").is_in(["proposed", "claimed"]) & pl.col("arm").is_not_null())
+    columns = events.select("event", "trial_id", "arm", "level")
+    claims = columns.filter(pl.col("event").is_in(["proposed", "claimed"]) & pl.col("arm").is_not_null())
     names: dict[str, list[str]] = {}
     for trial, arm, level in (
         claims.select("trial_id", "arm", "level").unique(maintain_order=True).iter_rows()

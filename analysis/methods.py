@@ -10,13 +10,7 @@ from analysis.comparison import Comparison
 from analysis.missing import confirm_progress
 from analysis.numbers import number
 from analysis.opened import Study
-from analysis.pairing import (
-    confirm_seeds_fresh,
-    confirm_seeds_paired,
-    from_scratch,
-    proposal_seeds_common,
-    proposals_common,
-)
+from analysis.pairing import common_proposals, confirm_seeds_fresh, confirm_seeds_paired, from_scratch
 from analysis.provenance import Starts, commit_text, devices_text, training_devices
 from analysis.results import NO_WINNER
 from analysis.search_caption import search_statements
@@ -79,8 +73,9 @@ def _tuned(sources: Sources, opening: Payload, interim: bool) -> list[str]:
     steps = f" of {study.steps} steps" if study.steps and not plan.overrides else ""
     how = [_SAMPLERS.get(plan.sampler, plan.sampler)]
     if not plan.shared:
-        how += ["common proposals"] if proposals_common(sources.events) else []
-        how += ["trial i on the same seed in every arm"] if proposal_seeds_common(sources.events) else []
+        points, seeds = common_proposals(sources.events)
+        how += ["common proposals"] if points else []
+        how += ["trial i on the same seed in every arm"] if seeds else []
     trials = f"{study.trials_per_arm} trial{'s' if study.trials_per_arm > 1 else ''}"
     tuned = [
         f"{who} {_was(interim)} tuned on {study.selection} with {searches}{trials}{steps} "

@@ -13,24 +13,28 @@ Answer = bool | None
 """None: the ledger does not say."""
 
 
-def proposals_common(events: pl.DataFrame) -> Answer:
-    """Return whether trial i of a search proposes the same value of a parameter in every arm that has it."""
+def common_proposals(events: pl.DataFrame) -> tuple[Answer, Answer]:
+    """Return whether trial i of a search is the same in every arm: its parameters, as far as arms share them.
+
+    The second answer is whether it has the same seed in every arm.
+    """
+    planned = planned_proposals(events).select(*PLACE, "trial_id", "parameters")
     points = (
-        planned_proposals(events)
-        .select("repeat", "index", "parameters")
+        planned.select("repeat", "index", "parameters")
         .drop_nulls("parameters")
         .explode("parameters")
         .drop_nulls("parameters")
         .unnest("parameters")
     )
-    return _one_each(points, ["repeat", "index", "name"], "value")
-
-
-def proposal_seeds_common(events: pl.DataFrame) -> Answer:
-    """Return whether trial i of a search has the same seed in every arm."""
-    planned = planned_proposals(events).select(*PLACE, "trial_id")
-    proposed = events.filter(pl.col("event") == "proposed").with_columns(pl.col("repeat").fill_null(0))
-    return _one_each(proposed.join(planned, on=[*PLACE, "trial_id"], how="semi"), ["repeat", "index"], "seed")
+    seeds = (
+        events.select("event", *PLACE, "trial_id", "seed")
+        .filter(pl.col("event") == "proposed")
+        .with_columns(pl.col("repeat").fill_null(0))
+        .join(planned, on=[*PLACE, "trial_id"], how="semi")
+    )
+    return _one_each(points, ["repeat", "index", "name"], "value"), _one_each(
+        seeds, ["repeat", "index"], "seed"
+    )
 
 
 def confirm_seeds_paired(sources: Sources) -> Answer:
@@ -42,17 +46,19 @@ def confirm_seeds_paired(sources: Sources) -> Answer:
 def confirm_seeds_fresh(sources: Sources) -> Answer:
     """Return whether no confirm trial of the plan has a seed that a search or finalist run was given."""
     events = sources.events
+    columns = events.select("event", "phase", "seed")
     before = (pl.col("event") == "proposed") | (
         (pl.col("event") == "claimed") & pl.col("phase").is_in(BEFORE_CONFIRM)
     )
-    used = set(events.filter(before)["seed"].drop_nulls())
+    used = set(columns.filter(before)["seed"].drop_nulls())
     own = set(sources.trials.filter(pl.col("index") < sources.study.seeds)["seed"].drop_nulls())
     return used.isdisjoint(own) if own and (used or not sources.study.tuned) else None
 
 
 def from_scratch(events: pl.DataFrame) -> Answer:
     """Return whether every confirm trial that started had, at its first attempt, no epoch behind it."""
-    started = events.filter((pl.col("event") == "trial_started") & (pl.col("phase") == CONFIRM))
+    columns = events.select("seq", "event", "phase", "trial_id", "epoch")
+    started = columns.filter((pl.col("event") == "trial_started") & (pl.col("phase") == CONFIRM))
     first = started.sort("seq").unique("trial_id", keep="first")["epoch"]
     return None if first.is_empty() or first.null_count() else bool((first == 0).all())
 

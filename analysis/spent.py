@@ -13,12 +13,13 @@ from analysis.trials import epochs
 def cost_sentences(sources: Sources) -> list[str]:
     """Return the totals: hours of all attempts, and from when to when the ledger reaches."""
     events, gpus = sources.events, sources.study.search.gpus
-    hours = float(epochs(events)["hours"].sum())
+    columns = ("event", "trial_id", "attempt", "epoch", "step", "duration_s", "workers")
+    hours = float(epochs(events.select(columns))["hours"].sum())
     trials = events.filter(pl.col("event") == "trial_started")["trial_id"].n_unique()
     spent = f"{number(hours * gpus, 2)} GPU hours" if gpus else f"{number(hours, 2)} hours"
     first, last = events["time"].min(), events["time"].max()
     lines = [
-        f"Training and evaluation of {trials} trials took {spent}, failed and forgotten attempts included; "
+        f"Training and evaluation of {trials} trial{'s' if trials != 1 else ''} took {spent}, failed and forgotten attempts included; "
         "a trial that serves several rows counts once."
     ]
     if isinstance(first, float) and isinstance(last, float):
