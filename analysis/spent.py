@@ -18,9 +18,10 @@ def cost_sentences(sources: Sources) -> list[str]:
     trials = events.filter(pl.col("event") == "trial_started")["trial_id"].n_unique()
     spent = f"{number(hours * gpus, 2)} GPU hours" if gpus else f"{number(hours, 2)} hours"
     first, last = events["time"].min(), events["time"].max()
+    plural = "s" if trials != 1 else ""
     lines = [
-        f"Training and evaluation of {trials} trial{'s' if trials != 1 else ''} took {spent}, failed and forgotten attempts included; "
-        "a trial that serves several rows counts once."
+        f"Training and evaluation of {trials} trial{plural} took {spent}, failed and forgotten attempts "
+        "included; a trial that serves several rows counts once."
     ]
     if isinstance(first, float) and isinstance(last, float):
         spanned = number((last - first) / 3600, 2)
