@@ -183,6 +183,9 @@ def test_widths_contrast_and_silence(
         assert page.evaluate("document.documentElement.scrollWidth") == width
         page.evaluate("for (const d of document.querySelectorAll('details')) d.open = true")
         assert page.evaluate("document.documentElement.scrollWidth") == width
+        stacked = page.locator("#checklist .scroll")
+        if width == 360:
+            assert stacked.evaluate("(box) => box.scrollWidth <= box.clientWidth")
         contrasts = page.evaluate(CONTRASTS)
         assert len(contrasts) > 200
         assert [found for found in contrasts if found[1] < 4.5] == []
