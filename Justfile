@@ -39,25 +39,33 @@ tune *arguments: setup
 analyze *arguments: setup
     @{{python}} -m analysis "$@"
 
-# how studies stand: running, stopped, failed and why; --retry-failed, --forget TRIAL_ID
+# how studies stand: running, stopped, failed and why (--retry-failed, --forget TRIAL_ID), and the cluster's jobs
 status *arguments: setup
-    @{{python}} -m sarx.status "$@"
+    @{{python}} -m sarx.cluster.words status "$@"
 
 # look at a study's curves, hyperparameters and pictures (default: all studies)
 tensorboard *study: setup
-    @.venv/bin/tensorboard --host 127.0.0.1 --logdir "${SARX_STORAGE:-results}/${1:-}" "${@:2}"
+    @{{python}} -m sarx.cluster.words tensorboard "$@"
 
-# start a Ray cluster on this machine that takes jobs
+# start a Ray cluster: just up [local|bare_metal|slurm|aws|gcp|kuberay]; clusters/ says what each needs
 up *arguments: setup
-    @{{python}} -m sarx.cluster.local up "$@"
+    @{{python}} -m sarx.cluster.words up "$@"
 
 # end the cluster that `just up` started, and nothing else
-down: setup
-    @{{python}} -m sarx.cluster.local down
+down *place: setup
+    @{{python}} -m sarx.cluster.words down "$@"
 
-# submit a study to the cluster and follow its log
-job study *arguments: setup
-    @.venv/bin/ray job submit -- python -m sarx.tune "$@"
+# submit a study to the cluster, or attach to its running job, and follow its log; --stop STUDY stops it
+job *arguments: setup
+    @{{python}} -m sarx.cluster.words job "$@"
+
+# follow the log of the newest job, or of a study's newest job
+logs *study: setup
+    @{{python}} -m sarx.cluster.words logs "$@"
+
+# Ray's dashboard on loopback, through a tunnel until Ctrl-C
+dashboard *arguments: setup
+    @{{python}} -m sarx.cluster.words dashboard "$@"
 
 # all fast tests (under 10 minutes on 2 cores)
 test *arguments: setup

@@ -126,7 +126,7 @@ def look_around(resources: Resources, root: Path, roots: Sequence[str]) -> list[
     import ray
 
     from sarx.cluster import node_probe
-    from sarx.cluster.resources import missing, nodes, trials_that_fit
+    from sarx.cluster.resources import grows, missing, nodes, trials_that_fit
     from sarx.study.provenance import PACKAGES
 
     ray.cloudpickle.register_pickle_by_value(node_probe)  # type: ignore[no-untyped-call]
@@ -152,6 +152,10 @@ def look_around(resources: Resources, root: Path, roots: Sequence[str]) -> list[
     fit = trials_that_fit(nodes(), resources)
     if fit:
         findings.append(Finding("resources", OK, f"{fit} trial{'s' if fit > 1 else ''} at once"))
+    elif grows():
+        findings.append(
+            Finding("resources", WARNING, "no room for a trial now; nodes start when one waits", "")
+        )
     else:
         cure = "add nodes, or lower resources in the study"
         findings.append(Finding("resources", FAILED, missing(nodes(), resources), cure))

@@ -10,7 +10,6 @@ import json
 import os
 import random
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -21,7 +20,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from sarx.cluster.processes import alive, family, identity
+from sarx.cluster.processes import alive, end, family, identity
 from sarx.cluster.resources import ENVIRONMENT
 from sarx.config.errors import UserError
 
@@ -140,20 +139,11 @@ def down() -> None:
 def end_recorded() -> int:
     """End what the record names, forget the record, and return how many processes that were."""
     record = json.loads(RECORD.read_text())
-    ours = {entry["pid"]: entry for entry in record.get("processes", []) if alive(entry)}
-    if alive(record["head"]):
-        ours |= {entry["pid"]: entry for entry in family(record["head"]["pid"])}
-        os.kill(record["head"]["pid"], signal.SIGTERM)
-    deadline = time.monotonic() + 10
-    while any(alive(entry) for entry in ours.values()) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    for entry in ours.values():
-        if alive(entry):
-            os.kill(entry["pid"], signal.SIGKILL)
+    count = end(record["head"], record.get("processes", []))
     if record["temporary"].startswith(str(Path(tempfile.gettempdir()) / "sarx-ray-")):
         shutil.rmtree(record["temporary"], ignore_errors=True)
     RECORD.unlink()
-    return len(ours)
+    return count
 
 
 def free(port: int) -> bool:
@@ -194,13 +184,18 @@ def answers(port: int) -> bool:
     return True
 
 
-def main() -> int:
-    """Run ``up`` or ``down``."""
+def parser() -> argparse.ArgumentParser:
+    """Return the command line."""
     parser = argparse.ArgumentParser(prog="python -m sarx.cluster.local", description=__doc__.splitlines()[0])
     parser.add_argument("action", choices=("up", "down"))
     parser.add_argument("--port", type=int, default=DASHBOARD_PORT, help="of jobs and dashboard (up)")
     parser.add_argument("--cpus", type=int, help="that the cluster hands out (up; default: this machine's)")
-    options = parser.parse_args()
+    return parser
+
+
+def main() -> int:
+    """Run ``up`` or ``down``."""
+    options = parser().parse_args()
     try:
         up(options.port, options.cpus) if options.action == "up" else down()
     except UserError as error:

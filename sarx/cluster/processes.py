@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +48,50 @@ def family(pid: int) -> list[dict[str, Any]]:
             continue
         todo += children.get(current, [])
     return found
+
+
+def marked(name: str, value: str) -> list[dict[str, Any]]:
+    """Return the processes of this user that were started with this variable in their environment.
+
+    It finds those whose parents are gone. A process that has renamed itself, as workers of Ray do, may have
+    written over what /proc shows of its environment.
+    """
+    wanted, found = f"{name}={value}".encode(), []
+    for path in Path("/proc").iterdir():
+        if path.name.isdigit() and int(path.name) != os.getpid():
+            try:
+                if wanted in (path / "environ").read_bytes().split(b"\0"):
+                    found.append(identity(int(path.name)))
+            except (FileNotFoundError, ProcessLookupError, PermissionError):
+                continue
+    return found
+
+
+def end(
+    head: dict[str, Any], known: list[dict[str, Any]], more: Callable[[], list[dict[str, Any]]] = list
+) -> int:
+    """End a process with all its descendants, and others that are known; return how many there were.
+
+    Args:
+        head: The process that the others come from; it is asked to leave, and has 10 s for it.
+        known: Others that were seen earlier, whose parents may be gone.
+        more: Tells of others that run now.
+    """
+    ours = {entry["pid"]: entry for entry in [*known, *more()] if alive(entry)}
+    deadline = time.monotonic()
+    if alive(head):
+        deadline += 10
+        ours |= {entry["pid"]: entry for entry in family(head["pid"])}
+        os.kill(head["pid"], signal.SIGTERM)
+    while any(alive(entry) for entry in ours.values()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    deadline = time.monotonic() + 5
+    while (left := [e for e in [*ours.values(), *more()] if alive(e)]) and time.monotonic() < deadline:
+        for entry in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(entry["pid"], signal.SIGKILL)
+        time.sleep(0.05)
+    return len(ours)
 
 
 def end_descendants() -> None:

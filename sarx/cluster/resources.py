@@ -22,6 +22,8 @@ ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 
+GROWS = "SARX_CLUSTER_GROWS"
+
 
 def prepare_environment() -> None:
     """Set what Ray reads at import time; the user's own settings stay."""
@@ -133,8 +135,17 @@ def needs_of(resources: Resources) -> dict[str, float]:
 
 
 def capacity(resources: Resources) -> int:
-    """Return how many trials fit at once on the nodes that live now."""
-    return trials_that_fit(nodes(), resources)
+    """Return how many trials fit at once on the nodes that live now.
+
+    It is at least 1 on a cluster that starts nodes when a trial waits for them (the jobs of such places are
+    told so in SARX_CLUSTER_GROWS).
+    """
+    return trials_that_fit(nodes(), resources) or int(grows())
+
+
+def grows() -> bool:
+    """Return whether this cluster starts nodes when something waits for them."""
+    return os.environ.get(GROWS) == "1"
 
 
 def trials_that_fit(found: list[dict[str, float]], resources: Resources) -> int:

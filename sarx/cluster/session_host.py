@@ -6,12 +6,15 @@ import time
 from typing import Any
 
 from sarx.cluster.failures import NO_PLACE
+from sarx.cluster.resources import grows
 from sarx.cluster.segment_run import Start, decode_work, start_training
 from sarx.cluster.session import Session
 from sarx.cluster.trial import TrialHost
 
 PLACE_S = 180.0
 """Seconds after which a segment whose workers cannot be placed is handed back."""
+GROW_S = 1800.0
+"""The same on a cluster that starts nodes on demand: they boot and pull an image first."""
 
 
 class SessionHost(TrialHost):
@@ -40,12 +43,12 @@ class SessionHost(TrialHost):
             RuntimeError: If the workers find no place or cannot be started; Tune then ends this host.
         """
         session = self._open()
-        since = time.monotonic()
+        since, patience = time.monotonic(), GROW_S if grows() else PLACE_S
         while not (answer := session.take()):
             if session.complete():
                 since = time.monotonic()
-            elif time.monotonic() - since > PLACE_S:
-                raise RuntimeError(f"{NO_PLACE} within {PLACE_S:g} s")
+            elif time.monotonic() - since > patience:
+                raise RuntimeError(f"{NO_PLACE} within {patience:g} s")
         if answer["done"] and self._work.resources.session == "cold":
             self.cleanup()
         return answer

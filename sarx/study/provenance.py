@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shlex
 import socket
 import subprocess
@@ -28,6 +29,8 @@ from sarx.study.identity import package_version
 
 PACKAGES = ("torch", "torchvision", "timm", "ray", "optuna", "hydra-core", "numpy", "scikit-learn", "polars")
 CONFIG = "config.yaml"
+GIT_STATE = "SARX_GIT_STATE"
+"""Variable of jobs that run in a copy of a checkout: the state of that checkout when they were submitted."""
 PATIENCE_S = 5.0
 """Seconds after which git or nvidia-smi is given up."""
 MAX_DIFF = 1_000_000
@@ -121,7 +124,21 @@ def git_state(checkout: Path, kept: Path | None = None) -> dict[str, Any]:
                 state |= _keep(difference, kept, state["diff_sha256"])
     except _Unknown as unknown:
         state["reason"] = str(unknown)
+        if state["commit"] is None:
+            state |= _told()
     return state
+
+
+def _told() -> dict[str, Any]:
+    """Return what the submitter of this job knew of its checkout; nothing where it said nothing of use."""
+    try:
+        told = json.loads(os.environ.get(GIT_STATE, "null"))
+    except ValueError:
+        return {}
+    if not isinstance(told, dict) or not re.fullmatch(r"[0-9a-f]{40,64}", str(told.get("commit"))):
+        return {}
+    reason = "told by the submitter of the job, which runs in a copy of its checkout"
+    return {key: told.get(key) for key in ("commit", "dirty", "diff_sha256")} | {"reason": reason}
 
 
 class _Unknown(Exception):

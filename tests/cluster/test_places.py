@@ -1,0 +1,272 @@
+"""Places: settings, marked values, tokens, host lists, tunnels, and what ends with a node."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from sarx.cluster import bare_metal, node, words
+from sarx.cluster.local import unused_ports
+from sarx.cluster.place import MARKED, Site, make_token, open_site, read_settings, use_token
+from sarx.cluster.places import PLACES
+from sarx.cluster.processes import alive, end, identity, marked
+from sarx.cluster.tunnel import tunnel
+from sarx.config.errors import UserError
+
+ELSEWHERE = [name for name in PLACES if name != "local"]
+
+
+@pytest.fixture
+def checkout(tmp_path, monkeypatch):
+    """A copy of clusters/ in a working folder of its own, with every marked value filled in."""
+    shutil.copytree("clusters", tmp_path / "clusters")
+    for path in (tmp_path / "clusters").rglob("*"):
+        if path.is_file():
+            text = MARKED.sub(lambda mark: "x" if "BUCKET" in mark[0] else "/x", path.read_text())
+            path.write_text(text)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ELSEWHERE)
+def test_settings_mean_the_same_to_a_shell(checkout, name):
+    path = Path("clusters") / name / "place.env"
+    path.write_text(path.read_text().replace("SSH_OPTIONS=", "SSH_OPTIONS='-i key -p 22'"))
+    site = open_site(name, PLACES[name].keys)
+    for key, value in site.settings.items():
+        asked = subprocess.run(
+            ["bash", "-c", f'. {path}; printf %s "${key}"'], capture_output=True, text=True, check=True
+        )
+        assert asked.stdout == value
+    assert site.storage == site.settings["SARX_STORAGE"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("STORAGE=/x\n", r"env:1: STORAGE: no setting of this place; did you mean 'SARX_STORAGE'"),
+        ("SARX_STORAGE=/x\nnonsense\n", r"env:2: no line of KEY=VALUE"),
+        ("SARX_STORAGE=$HOME/x\n", r"env:1: .* would mean something else to a shell"),
+        ("SARX_STORAGE=/x y\n", r"env:1: .* would mean something else to a shell"),
+        ("# nothing\n", r"env: SARX_STORAGE: is missing"),
+    ],
+)
+def test_wrong_settings_are_refused_with_file_and_line(tmp_path, text, said):
+    path = tmp_path / "place.env"
+    path.write_text(text)
+    with pytest.raises(UserError, match=said):
+        read_settings(path, ("SARX_STORAGE",))
+
+
+@pytest.mark.parametrize("storage", ["results", "", "s3:/bucket"])
+def test_results_need_a_place_that_all_nodes_see(storage, tmp_path):
+    site = Site("aws", tmp_path, tmp_path, {"SARX_STORAGE": storage})
+    with pytest.raises(UserError, match="neither an absolute folder nor a URL"):
+        _ = site.storage
+    assert Site("aws", tmp_path, tmp_path, {"SARX_STORAGE": "gs://bucket/x"}).storage == "gs://bucket/x"
+
+
+@pytest.mark.parametrize("name", ELSEWHERE)
+def test_up_refuses_marked_values_by_file_and_line_and_starts_nothing(name, tmp_path, monkeypatch, capsys):
+    shutil.copytree("clusters", tmp_path / "clusters")
+    monkeypatch.chdir(tmp_path)
+    assert words.main(["up", name]) == 2
+    said = capsys.readouterr().err
+    found = re.findall(r"(\S+):(\d+): (FILL_IN_\w+)", said)
+    assert found
+    for file, line, mark in found:
+        assert mark in Path(file).read_text().splitlines()[int(line) - 1]
+    left = sum(
+        len(MARKED.findall((Path("clusters") / name / file).read_text())) for file in PLACES[name].files
+    )
+    assert len(found) == left
+    assert not Path(".sarx").exists()
+
+
+def test_a_place_that_there_is_not_is_refused(capsys):
+    assert words.main(["up", "kuberays"]) == 2
+    assert "did you mean 'kuberay'?" in capsys.readouterr().err
+    assert words.main(["updown"]) == 2
+    assert words.main(["job", "--place"]) == 2
+    assert words.main(["job"]) == 2
+
+
+def test_status_without_a_cluster_is_that_of_the_studies(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SARX_STORAGE", str(tmp_path / "results"))
+    assert words.main(["status"]) == 0
+    assert f"no study in {tmp_path / 'results'} yet" in capfd.readouterr().out
+    assert words.main(["status", "unknown"]) == 2
+    assert words.main(["down"]) == 0
+    assert "no cluster of ours is up" in capfd.readouterr().out
+    assert words.main(["job", "x.yaml"]) == 2
+    assert words.main(["logs"]) == 2
+    assert "start one with: just up" in capfd.readouterr().err
+
+
+def test_the_words_own_options_stand_before_the_study():
+    arguments = ["--place", "slurm", "--stop", "x.yaml", "--set", "a=1", "--stop"]
+    assert words.own_options(arguments, "--stop") == ("slurm", True)
+    assert arguments == ["x.yaml", "--set", "a=1", "--stop"]
+
+
+def test_a_token_is_for_its_user_alone_and_is_kept(tmp_path, monkeypatch):
+    path = tmp_path / "token" / "auth_token"
+    make_token(path)
+    first = path.read_text()
+    assert re.fullmatch(r"[0-9a-f]{64}", first)
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert path.parent.stat().st_mode & 0o077 == 0
+    make_token(path)
+    assert path.read_text() == first
+    path.chmod(0o644)
+    with pytest.raises(UserError, match="others can read the token"):
+        make_token(path)
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "another")
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", "")
+    use_token(path)
+    assert "RAY_AUTH_TOKEN" not in os.environ
+    assert (os.environ["RAY_AUTH_MODE"], os.environ["RAY_AUTH_TOKEN_PATH"]) == ("token", str(path))
+
+
+# ------------------------------------------------------------ bare metal
+
+
+def test_a_host_list_is_read(tmp_path):
+    path = tmp_path / "hosts.txt"
+    path.write_text("# a comment\n10.1.0.1 gpus=0 # the head\n\nnode2 ip=10.1.0.2 cpus=8 gpus=4\n")
+    assert bare_metal.read_hosts(path) == [
+        bare_metal.Host("10.1.0.1", "10.1.0.1", None, 0),
+        bare_metal.Host("node2", "10.1.0.2", 8, 4),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("10.1.0.1 cpu=3", r":1: 'cpu=3' is none of"),
+        ("10.1.0.1 cpus=0", r":1: cpus=0 is no whole number from 1"),
+        ("10.1.0.1\n10.1.0.1", r":2: 10.1.0.1 is there twice"),
+        ("-oProxyCommand=x ip=10.1.0.1", r":1: '-oProxyCommand=x' is no address"),
+        ("127.0.0.1", r":1: 127.0.0.1 is 127.0.0.1; add ip="),
+        ("# none", r"names no host"),
+    ],
+)
+def test_wrong_host_lists_are_refused_with_file_and_line(tmp_path, text, said):
+    path = tmp_path / "hosts.txt"
+    path.write_text(text + "\n")
+    with pytest.raises(UserError, match=said):
+        bare_metal.read_hosts(path)
+
+
+def test_commands_for_hosts_survive_a_shell_and_hold_no_token(tmp_path):
+    settings = {
+        "SSH_USER": "me",
+        "SSH_OPTIONS": "-F 'my config'",
+        "SARX_FOLDER": "/a b/sarx",
+        "SARX_STORAGE": "/r",
+    }
+    site = Site("bare_metal", tmp_path, tmp_path, settings)
+    host, head = bare_metal.Host("two", "10.1.0.2", 8, 0), bare_metal.Host("one", "10.1.0.1")
+    command = bare_metal.ssh(site, host.address, bare_metal.node_command(site, host, head))
+    assert command[-3:-1] == ["--", "me@two"]
+    assert command[command.index("-F") + 1] == "my config"
+    echoed = command[-1].replace("exec ", "echo ").replace("cd ", "echo ")
+    shown = subprocess.run(["bash", "-c", echoed], capture_output=True, text=True, check=True).stdout
+    assert shown.splitlines() == [
+        "/a b/sarx",
+        ".venv/bin/python -m sarx.cluster.node up --ip=10.1.0.2 --join=10.1.0.1:6379 --cpus=8 --gpus=0",
+    ]
+
+
+def test_a_node_keeps_to_its_ports():
+    head = node.start_command("10.1.0.1", None, 4, 0)
+    other = node.start_command("10.1.0.2", "10.1.0.1:6379")
+    assert {"--head", "--dashboard-host=127.0.0.1", "--port=6379", "--num-cpus=4", "--num-gpus=0"} <= {*head}
+    assert not [word for word in other if "dashboard-host" in word or word == "--head" or "num-" in word]
+    single = [port for name, port in node.PORTS.items() if "worker" not in name]
+    single += [node.GCS_PORT, node.DASHBOARD_PORT, node.CLIENT_PORT]
+    workers = range(node.PORTS["min-worker-port"], node.PORTS["max-worker-port"] + 1)
+    assert len(set(single)) == len(single)
+    assert not set(single) & {*workers}
+    text = Path("clusters/bare_metal/README.md").read_text()
+    opened = [range(int(a), int(b or a) + 1) for a, b in re.findall(r"(\d{4,5})(?: to (\d{4,5}))?", text)]
+    between = {*node.PORTS.values(), node.GCS_PORT, node.CLIENT_PORT}
+    assert all(any(port in ports for ports in opened) for port in between)
+
+
+def test_a_nodes_environment_has_one_token(tmp_path, monkeypatch):
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "another")
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    found = node.environment(tmp_path / "secret", "mark")
+    assert "RAY_AUTH_TOKEN" not in found
+    assert (found["RAY_AUTH_MODE"], found["RAY_AUTH_TOKEN_PATH"]) == ("token", str(tmp_path / "secret"))
+    assert found["PATH"].split(":")[0] == str(Path(sys.executable).parent)
+
+
+def test_a_node_ends_with_its_descendants_and_those_that_lost_their_parent(tmp_path):
+    pids = tmp_path / "pids"
+    orphan = f"setsid bash -c 'echo $$ >> {pids}; sleep 300 & echo $! >> {pids}; wait' &"
+    script = f"{orphan} sleep 300 & echo $! >> {pids}; wait"
+    ours = subprocess.Popen(["bash", "-c", script], env=os.environ | {node.MARK: "m1"})
+    other = subprocess.Popen(["sleep", "300"], env=os.environ | {node.MARK: "m2"})
+    try:
+        deadline = time.monotonic() + 30
+        while not pids.exists() or len(pids.read_text().split()) < 3:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        started = [identity(int(pid)) for pid in pids.read_text().split()]
+        head = identity(ours.pid)
+        ours.send_signal(signal.SIGKILL)  # a host's head may be gone when its node is ended
+        ours.wait()
+        assert end(head, [], lambda: marked(node.MARK, "m1")) >= 3
+        deadline = time.monotonic() + 10
+        while any(alive(entry) for entry in started):
+            assert time.monotonic() < deadline, "something is left"
+            time.sleep(0.02)
+        assert other.poll() is None
+    finally:
+        other.kill()
+        other.wait()
+
+
+# ------------------------------------------------------------ tunnels
+
+LISTEN = (
+    "import socket, sys, time; s = socket.create_server(('127.0.0.1', int(sys.argv[1]))); time.sleep(300)"
+)
+
+
+def test_a_tunnel_is_open_for_as_long_as_it_is_needed():
+    (wanted,) = unused_ports(1)
+    started = []
+
+    def command(port):
+        started.append(port)
+        return [sys.executable, "-c", LISTEN, str(port)]
+
+    with socket.create_server(("127.0.0.1", wanted)):
+        with tunnel(command, wanted) as port:
+            assert port != wanted
+            socket.create_connection(("127.0.0.1", port), timeout=5).close()
+        with pytest.raises(OSError, match="refused"):
+            socket.create_connection(("127.0.0.1", port), timeout=5)
+    assert started == [port]
+
+
+def test_a_tunnel_that_does_not_open_says_why():
+    with (
+        pytest.raises(UserError, match="ended with 3: no such host"),
+        tunnel(lambda _: ["bash", "-c", "echo no such host >&2; exit 3"], unused_ports(1)[0]),
+    ):
+        pass
