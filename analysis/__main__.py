@@ -11,7 +11,6 @@ from rich.console import Console
 
 from analysis.csv_file import to_csv
 from analysis.errors import UserError
-from analysis.figures import draw, save
 from analysis.html import to_html
 from analysis.latex import preview, to_latex
 from analysis.markdown import to_markdown
@@ -47,6 +46,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def write_report(report: Report, folder: Path) -> list[Path]:
     """Write ``table.md``, ``.csv``, ``.tex``, CSV, ``figures/``, ``report.html``; return the paths."""
+    from analysis.figures import draw, save  # matplotlib, which tables alone need not wait for
+
     (folder / "figures").mkdir(parents=True, exist_ok=True)
     texts = {"table.md": to_markdown(report), "table.csv": to_csv(report.comparison.tidy)}
     texts |= {"table.tex": to_latex(report), "preview.tex": preview(report)}

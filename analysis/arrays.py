@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +16,15 @@ from analysis.errors import UserError
 Arrays = Mapping[str, NDArray[Any]]
 
 
-def read_arrays(file: Path) -> Arrays:
-    """Return the arrays of an ``.npz`` file.
+def read_arrays(file: Path, names: Collection[str] | None = None) -> Arrays:
+    """Return the arrays of an ``.npz`` file; with ``names`` only those of these names, as far as it has them.
 
     Raises:
         UserError: The file is damaged or cannot be read.
     """
     try:
         with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as arrays:
-            return dict(arrays)
+            return {name: arrays[name] for name in arrays if names is None or name in names}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as problem:
         raise UserError(f"{file} is damaged ({problem}); delete it to leave its trial out") from None
 

@@ -8,7 +8,7 @@ under rotation and scale are compared, pair by pair.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -30,8 +30,10 @@ class Estimate(NamedTuple):
     seeds: int
 
 
-def read_geometry(study: Path, trial_id: str) -> Arrays | None:
+def read_geometry(study: Path, trial_id: str, names: Collection[str] | None = None) -> Arrays | None:
     """Return the arrays that a confirm trial left, of its highest attempt; None if there are none.
+
+    With ``names`` only those of these names, as far as the file has them.
 
     Raises:
         UserError: The file is damaged.
@@ -39,7 +41,7 @@ def read_geometry(study: Path, trial_id: str) -> Arrays | None:
     files = [*(study / "trials" / trial_id).glob("attempt-*/geometry.npz")]
     if not files:
         return None
-    return read_arrays(max(files, key=_attempt))
+    return read_arrays(max(files, key=_attempt), names)
 
 
 def _attempt(file: Path) -> int:

@@ -24,9 +24,11 @@ def test_prints_and_writes_everything(
     folder = writer.study / "report"
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     assert [str(file.relative_to(folder)) for file in files] == [
-        "figures/forest.pdf",
-        "figures/forest.png",
-        "figures/forest.svg",
+        *(
+            f"figures/{name}.{kind}"
+            for name in ("forest", "search_history_model_large", "search_history_model_small", "seeds")
+            for kind in ("pdf", "svg")
+        ),
         "preview.tex",
         "report.html",
         "search.csv",
