@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import polars as pl
 
-from analysis.consistency import Arrays, read_geometry
+from analysis.arrays import Arrays
+from analysis.consistency import read_geometry
 from analysis.sources import Sources
 from analysis.statistics import Array
 from analysis.trials import finished, metric_values

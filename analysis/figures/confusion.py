@@ -151,7 +151,7 @@ def _matrix(
     panel.set_aspect("equal")
     panel.set_title(title)
     if classes <= MOST_NAMES:
-        labels = [short(name, 12) for name in names]
+        labels = [short(name, 14) for name in names]
         panel.set_xticks(range(classes), labels, rotation=90)
         panel.set_yticks(range(classes), labels)
     panel.tick_params(length=1.5, labelsize=SMALL if classes <= 16 else 5.5)

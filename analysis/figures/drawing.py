@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,13 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from analysis.figures.style import MOST_HEIGHT, MOST_WIDTH, styled
+
+UNDATED: Mapping[str, Mapping[str, str | None]] = {
+    "svg": {"Date": None},
+    "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+    "png": {"Software": None},
+}
+"""What matplotlib would write into a file besides the figure, and is not to."""
 
 
 @dataclass(frozen=True)
@@ -45,11 +53,11 @@ def settle(figure: Figure) -> None:
         figure.set_layout_engine(None)  # unlike "none" it spares every writing a second drawing
 
 
-def save(drawing: Drawing, folder: Path) -> list[Path]:
-    """Write ``NAME.svg`` and ``NAME.pdf``; equal figures give equal bytes."""
-    paths = [folder / f"{drawing.name}.{kind}" for kind in ("svg", "pdf")]
+def save(drawing: Drawing, folder: Path, kinds: Sequence[str] = ("svg", "pdf")) -> list[Path]:
+    """Write ``NAME.KIND`` for each kind, which may also be ``png``; equal figures give equal bytes."""
+    paths = [folder / f"{drawing.name}.{kind}" for kind in kinds]
     with styled():
         settle(drawing.figure)
-        drawing.figure.savefig(paths[0], metadata={"Date": None})
-        drawing.figure.savefig(paths[1], metadata={"CreationDate": None, "Creator": None, "Producer": None})
+        for path, kind in zip(paths, kinds, strict=True):
+            drawing.figure.savefig(path, dpi=150 if kind == "png" else "figure", metadata=dict(UNDATED[kind]))
     return paths

@@ -10,6 +10,10 @@ from analysis.figures import FIGURES
 from analysis.figures.style import MOST_HEIGHT, MOST_WIDTH, file_names, listing, pages, short, styled
 
 Begin = Callable[..., Any]
+KINDS = (
+    *("forest", "seeds", "class_gain", "confusion", "learning_curves"),
+    *("search_history", "parallel_coordinates", "slices"),
+)
 SOME = ("sar", "no_pull", "a-very-long-name-of-an-arm-that-never-ends")
 ARMS = (*SOME, *(f"arm_with_number_{place}" for place in range(11)))
 LEVELS = tuple(f"model=fcn_lcnet_0{place},data.imbalance={place}" for place in range(6))
@@ -27,18 +31,18 @@ def check(written: Any, name: str, problems: Callable[..., list[str]]) -> None:
         assert height <= MOST_HEIGHT
 
 
-@pytest.mark.parametrize("name", FIGURES)
+@pytest.mark.parametrize("name", KINDS)
 def test_two_arms_at_one_level(study: Begin, problems: Any, name: str) -> None:
     check(study(arms=ARMS[:2], levels=("",), seeds=3), name, problems)
 
 
-@pytest.mark.parametrize("name", FIGURES)
+@pytest.mark.parametrize("name", KINDS)
 def test_fourteen_arms_at_one_level(study: Begin, problems: Any, name: str) -> None:
     check(study(arms=ARMS, levels=("",), seeds=2), name, problems)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", FIGURES)
+@pytest.mark.parametrize("name", KINDS)
 def test_fourteen_arms_at_six_levels(study: Begin, problems: Any, name: str) -> None:
     check(study(arms=ARMS, levels=LEVELS, seeds=2), name, problems)
 
