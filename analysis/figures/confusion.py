@@ -24,6 +24,9 @@ MOST_ARMS = 4
 MOST_NUMBERS, MOST_NAMES, MOST_VECTOR = 11, 24, 40
 """Classes up to which cells hold numbers, axes hold names, and cells are shapes instead of one picture."""
 
+LEAST = 0.03
+"""Smaller shares of the reference have no number."""
+
 
 class Difference(NamedTuple):
     """Of one arm: its confusion minus the reference's (C, C), the mean over so many pairs of seeds."""
@@ -127,7 +130,7 @@ def _drawing(
         "Where the pixels or images of each labelled class went: rows sum to 1, mean over confirm seeds. "
         f"First {study.reference}; then, for the at most {MOST_ARMS} arms that differ most from it in "
         f"{study.primary}, the mean difference over the seeds that both have, orange for more and purple for "
-        "less, all on one scale. Grey rows: classes without labels."
+        "less, all on one scale. Numbers, if any: percent. Grey rows: classes without labels."
         + (
             "" if _named(found.names) else " Classes have numbers where the ledger does not tell their order."
         ),
@@ -160,14 +163,15 @@ def _matrix(
 
 
 def _numbers(panel: Axes, matrix: Array, norm: Normalize) -> None:
-    """Write the shares of 1 in percent that are not almost 0."""
-    for (row, column), value in np.ndenumerate(matrix):
-        text = f"{100 * value:.0f}"
-        if np.isfinite(value) and text.lstrip("-") != "0":
-            dark = norm(value) > 0.6 if norm.vmin == 0 else abs(norm(value) - 0.5) > 0.36
-            colour = "white" if dark else "#222222"
-            cell = panel.text(column, row, text, ha="center", va="center", fontsize=6, color=colour)
-            cell.set_in_layout(False)  # it lies within its panel, and layout takes its time over each
+    """Write the shares in percent: of the reference from ``LEAST``, of differences from half a percent."""
+    shade = np.asarray(norm(np.nan_to_num(matrix)))
+    dark = shade > 0.6 if norm.vmin == 0 else np.abs(shade - 0.5) > 0.36
+    least = LEAST if norm.vmin == 0 else 0.005
+    for row, column in np.argwhere(np.abs(matrix) > least).tolist():
+        colour = "white" if dark[row, column] else "#222222"
+        text = f"{100 * matrix[row, column]:.0f}"
+        cell = panel.text(column, row, text, ha="center", va="center", fontsize=6, color=colour)
+        cell.set_in_layout(False)  # it lies within its panel, and layout takes its time over each
 
 
 def _bar(figure: Figure, panels: list[Axes], norm: Normalize, colours: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -79,13 +79,23 @@ def _scores(sources: Sources) -> dict[tuple[str, str], Array]:
 
 def _panel(panel: Axes, study: Study, rows: list[Row], scores: Mapping[tuple[str, str], Array]) -> None:
     """Draw one level: per arm the reference's seeds above its own."""
+    dots: dict[Mark, list[tuple[float, float]]] = {mark: [] for mark in (ALONE, REFERENCE, ARM, MEAN)}
+    gains: list[float] = []
+    ends: list[list[tuple[float, float]]] = []
     for place, row in enumerate(rows):
         mine = scores[row.level, row.arm]
         theirs = scores.get((row.level, study.reference), np.full(study.seeds, np.nan))
         if not row.is_reference:
-            _pairs(panel, place, theirs, mine, study.higher_is_better)
-            _dots(panel, theirs, mine, place - OFFSET, REFERENCE)
-        _dots(panel, mine, mine if row.is_reference else theirs, place + OFFSET, ARM)
+            both = np.isfinite(theirs) & np.isfinite(mine)
+            gains += (mine - theirs)[both].tolist()
+            pairs = zip(theirs[both].tolist(), mine[both].tolist(), strict=True)
+            ends += [[(first, place - OFFSET), (second, place + OFFSET)] for first, second in pairs]
+            _gather(dots, theirs, mine, place - OFFSET, REFERENCE)
+        _gather(dots, mine, mine if row.is_reference else theirs, place + OFFSET, ARM)
+    _join(panel, np.array(gains) * (1 if study.higher_is_better else -1), ends)
+    for mark, places in dots.items():
+        size = 10 if mark is MEAN else 3.2
+        mark.draw(panel, [x for x, _ in places], [y for _, y in places], size)
     panel.hlines(
         np.arange(1, len(rows)) - 0.5, 0, 1, transform=panel.get_yaxis_transform(), color=GREY, linewidth=0.3
     )
@@ -95,28 +105,28 @@ def _panel(panel: Axes, study: Study, rows: list[Row], scores: Mapping[tuple[str
     panel.locator_params(axis="x", nbins=5)
 
 
-def _dots(panel: Axes, values_K: Array, others_K: Array, height: float, mark: Mark) -> None:
-    """Draw the seeds of one arm, and their mean; hollow squares for those without a partner."""
-    known, both = np.isfinite(values_K), np.isfinite(values_K) & np.isfinite(others_K)
-    if not known.any():
-        return
-    for chosen, look in ((both, mark), (known & ~both, ALONE)):
-        if chosen.any():
-            look.draw(panel, values_K[chosen].tolist(), [height] * int(chosen.sum()), 3.2)
-    MEAN.draw(panel, [float(values_K[known].mean())], [height], 10)
+def _gather(
+    dots: Mapping[Mark, list[tuple[float, float]]],
+    values_K: Array,
+    others_K: Array,
+    height: float,
+    mark: Mark,
+) -> None:
+    """Collect the seeds of one arm, those without a partner apart, and their mean."""
+    known = np.isfinite(values_K)
+    for value, partner in zip(values_K[known].tolist(), np.isfinite(others_K[known]).tolist(), strict=True):
+        dots[mark if partner else ALONE].append((value, height))
+    if known.any():
+        dots[MEAN].append((float(values_K[known].mean()), height))
 
 
-def _pairs(panel: Axes, place: int, theirs_K: Array, mine_K: Array, higher_is_better: bool) -> None:
+def _join(panel: Axes, gains: Array, ends: Sequence[Sequence[tuple[float, float]]]) -> None:
     """Join the two trials of every seed."""
-    gain = (mine_K - theirs_K) * (1 if higher_is_better else -1)
-    for chosen, line in ((gain > 0, BETTER), (gain < 0, WORSE), (gain == 0, None)):
-        ends = [
-            [(theirs, place - OFFSET), (mine, place + OFFSET)]
-            for theirs, mine in zip(theirs_K[chosen], mine_K[chosen], strict=True)
-        ]
-        if ends:
+    for chosen, line in ((gains > 0, BETTER), (gains < 0, WORSE), (gains == 0, None)):
+        found = [ends[at] for at in np.flatnonzero(chosen).tolist()]
+        if found:
             colour, style = (line.get_color(), line.get_linestyle()) if line else (GREY, ":")
-            panel.add_collection(LineCollection(ends, colors=[colour], linestyles=style, linewidths=0.7))
+            panel.add_collection(LineCollection(found, colors=[colour], linestyles=style, linewidths=0.7))
 
 
 def _label(row: Row, study: Study) -> str:

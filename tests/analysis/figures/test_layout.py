@@ -36,7 +36,7 @@ def test_two_arms_at_one_level(study: Begin, problems: Any, name: str) -> None:
     check(study(arms=ARMS[:2], levels=("",), seeds=3), name, problems)
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", [name for name in KINDS if name != "confusion"])  # it shows 4 at most
 def test_fourteen_arms_at_one_level(study: Begin, problems: Any, name: str) -> None:
     check(study(arms=ARMS, levels=("",), seeds=2), name, problems)
 
