@@ -21,6 +21,9 @@ UNSCORED = Mark("class that the mean score leaves out", GREY, "s", filled=False)
 NEVER = 0.5
 """Decades left of the rarest class, for those that do not occur in training."""
 
+MANY = 40
+"""Classes beyond which dots and intervals are drawn finer."""
+
 
 class Gains(NamedTuple):
     """Of one arm: train frequency (C,), mean gain and its 95 % t interval (C,), pairs of seeds."""
@@ -132,13 +135,13 @@ def _cell(
     cell: Cell, gain: Gains, unscored_C: np.ndarray[tuple[int], np.dtype[np.bool_]], decades: Decades
 ) -> None:
     """Draw the classes of one arm."""
-    x = cell.place(decades.shares(gain.counts))
+    x, many = cell.place(decades.shares(gain.counts)), len(gain.counts) > MANY
     for chosen, mark in ((~unscored_C, SCORED), (unscored_C, UNSCORED)):
         known = chosen & np.isfinite(gain.mean)
         if known.any():
             low, high = (np.where(np.isfinite(b), b, gain.mean)[known] for b in (gain.low, gain.high))
-            cell.axes.vlines(x[known], low, high, color=mark.colour, linewidth=0.9)
-            mark.draw(cell.axes, x[known].tolist(), gain.mean[known].tolist(), 3.5)
+            cell.axes.vlines(x[known], low, high, color=mark.colour, linewidth=0.4 if many else 0.9)
+            mark.draw(cell.axes, x[known].tolist(), gain.mean[known].tolist(), 1.8 if many else 3.5)
     if cell.lowest:
         cell.labels(decades.ticks())
 
