@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,9 +10,10 @@ import polars as pl
 
 from analysis.claims import SEARCH, finalist_claims
 from analysis.opened import Study
+from analysis.rank_correlation import kendall_tau, spearman_rho
 from analysis.results import search_trials
 from analysis.statistics import Array
-from analysis.trials import BEFORE_CONFIRM, finished, live, values
+from analysis.trials import final_values, of_kind, still_true, values
 
 FEWEST = 5
 """A rank correlation of fewer trials says nothing."""
@@ -28,12 +30,12 @@ class Agreement:
 
 def kendall(first_N: Array, second_N: Array) -> Agreement:
     """Return Kendall's tau-b of two scores of the same trials."""
-    return _correlated(first_N, second_N, "kendalltau")
+    return _correlated(first_N, second_N, kendall_tau)
 
 
 def spearman(first_N: Array, second_N: Array) -> Agreement:
     """Return Spearman's rank correlation of two scores of the same trials."""
-    return _correlated(first_N, second_N, "spearmanr")
+    return _correlated(first_N, second_N, spearman_rho)
 
 
 def rung_agreement(events: pl.DataFrame, study: Study) -> Agreement:
@@ -41,10 +43,10 @@ def rung_agreement(events: pl.DataFrame, study: Study) -> Agreement:
 
     All arms together; a trial that serves two arms counts once.
     """
-    judged = live(events).filter(pl.col("event").is_in(["promoted", "stopped"]))
+    judged = still_true(of_kind(events, "promoted", "stopped"), events)
     first = judged.group_by("trial_id").agg(pl.col("epoch").min())
     ended = search_trials(events).filter(pl.col("state") == "finished").select("trial_id").unique()
-    scores = values(events, study.objective)
+    scores = values(events, study.objective, first)
     at_rung = first.join(scores, on=["trial_id", "epoch"]).rename({"value": "rung"}).drop("epoch")
     at_end = _final(events, study).rename({"value": "end"})
     found = ended.join(at_rung, on="trial_id").join(at_end, on="trial_id").sort("trial_id")
@@ -78,18 +80,15 @@ def proxy_agreement(events: pl.DataFrame, study: Study) -> Agreement:
 
 def _final(events: pl.DataFrame, study: Study) -> pl.DataFrame:
     """Return trial_id and value: the objective at the end of every trial before confirm."""
-    ends = finished(events, BEFORE_CONFIRM).select("trial_id", "epoch")
-    return values(events, study.objective).join(ends, on=["trial_id", "epoch"]).drop("epoch")
+    return final_values(events, study.objective).drop("epoch")
 
 
-def _correlated(first_N: Array, second_N: Array, name: str) -> Agreement:
-    """Return a rank correlation of scipy's over the trials that have two finite scores."""
+def _correlated(first_N: Array, second_N: Array, measure: Callable[[Array, Array], float]) -> Agreement:
+    """Return a rank correlation over the trials that have two finite scores."""
     both = np.isfinite(first_N) & np.isfinite(second_N)
     first, second = first_N[both], second_N[both]
     if len(first) < FEWEST:
         return Agreement(None, len(first), f"fewer than {FEWEST}")
     if len(np.unique(first)) == 1 or len(np.unique(second)) == 1:
         return Agreement(None, len(first), "all scores are equal")
-    from scipy import stats  # 1 s, which studies without rungs and proxies need not wait for
-
-    return Agreement(float(getattr(stats, name)(first, second).statistic), len(first))
+    return Agreement(measure(first, second), len(first))

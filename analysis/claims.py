@@ -6,6 +6,7 @@ A place is (level, arm, repeat, index): a proposal, finalist run or confirm seed
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,8 +14,10 @@ from typing import Any
 
 import polars as pl
 
+from analysis.packed import unpacked as unpacked_metrics
+from analysis.remember import once_per_ledger
 from analysis.search_plan import SearchPlan, read_search_plan
-from analysis.trials import BEFORE_CONFIRM, finished
+from analysis.trials import BEFORE_CONFIRM, finished, of_kind
 from sarx.study.ledger_schema import CONFIRM, FINALIST
 
 ROW = ["level", "arm"]
@@ -63,9 +66,9 @@ class Opening:
 
     def __init__(self, events: pl.DataFrame) -> None:
         """Read the last ``study_opened``."""
-        opened = events.filter(pl.col("event") == "study_opened")["payload"]
+        opened = of_kind(events, "study_opened")["payload"]
         self.payload: dict[str, Any] = dict(json.loads(opened[-1] or "{}")) if len(opened) else {}
-        last = events.filter(pl.col("event") == "proposed")["repeat"].max()
+        last = of_kind(events, "proposed")["repeat"].max()
         self.plan: SearchPlan = read_search_plan(self.payload, 1 + (last if isinstance(last, int) else 0))
 
     @cached_property
@@ -107,13 +110,20 @@ class Opening:
         return joined.filter((pl.col("seed") == pl.col("planned")).fill_null(True)).drop("planned")
 
 
+@once_per_ledger
+def opened(events: pl.DataFrame) -> Opening:
+    """Return the last start of a study."""
+    return Opening(events)
+
+
+@once_per_ledger
 def proposals(events: pl.DataFrame) -> pl.DataFrame:
     """Return the proposals that count: of the last code, the last one per place.
 
     Columns: level, arm, repeat, index, trial_id, parameters, same_as (index of an earlier proposal of the
     search with the same point, whose trial stands for both; else null).
     """
-    found = Opening(events).of_its_code(events.filter(pl.col("event") == "proposed"))
+    found = opened(events).of_its_code(of_kind(events, "proposed"))
     same_as = pl.col("payload").str.json_path_match("$.same_as").cast(pl.Int64)
     return (
         found.sort("seq")
@@ -123,9 +133,10 @@ def proposals(events: pl.DataFrame) -> pl.DataFrame:
     )
 
 
+@once_per_ledger
 def planned_proposals(events: pl.DataFrame) -> pl.DataFrame:
     """Return those of ``proposals`` that the last plan holds: of its arms, searches and indices."""
-    opening = Opening(events)
+    opening = opened(events)
     plan = pl.DataFrame(
         [
             (level, arm, opening.searches(level, arm), opening.own_trials(level, arm))
@@ -139,10 +150,11 @@ def planned_proposals(events: pl.DataFrame) -> pl.DataFrame:
     return found.drop("searches", "planned")
 
 
+@once_per_ledger
 def finalist_claims(events: pl.DataFrame) -> pl.DataFrame:
     """Return the finalist runs that count, one row per place, with proposal: the index of what runs again."""
-    opening = Opening(events)
-    claims = events.filter((pl.col("event") == "claimed") & (pl.col("phase") == FINALIST))
+    opening = opened(events)
+    claims = of_kind(events, "claimed").filter(pl.col("phase") == FINALIST)
     found = (
         opening.of_its_code(claims)
         .sort("seq")
@@ -162,34 +174,36 @@ def finalist_claims(events: pl.DataFrame) -> pl.DataFrame:
     return found.filter(pl.Series(rows, dtype=pl.Boolean))
 
 
+@once_per_ledger
 def winners(events: pl.DataFrame) -> dict[tuple[str, str, int], Winner]:
     """Return the last choice of each search, by level, arm and repeat."""
     offered = proposals(events)
-    searched = set(events.filter(pl.col("event") == "proposed").select(*ROW).iter_rows())
+    searched = set(of_kind(events, "proposed").select(*ROW).unique().iter_rows())
     counted = set(offered.select(*SEARCH, "trial_id").iter_rows())
     gone = _forgotten(events)
     found = {}
-    for event in events.filter(pl.col("event") == "selected").sort("seq").iter_rows(named=True):
+    for event in of_kind(events, "selected").sort("seq").iter_rows(named=True):
         at = (event["level"], event["arm"], event["repeat"] or 0)
-        trial, score = event["trial_id"], event["metrics"] or []
+        trial, score = event["trial_id"], unpacked_metrics(event["metrics"] or b"[]")
         found[at] = Winner(
             trial,
             event["index"],
             unpacked(event["parameters"]),
-            score[0]["value"] if score else None,
+            score[0][1] if score and math.isfinite(score[0][1] or 0.0) else None,
             counts=(at[:2] not in searched or (*at, trial) in counted)
             and not event["seq"] < gone.get(trial, -1),
         )
     return found
 
 
+@once_per_ledger
 def winner_counts(events: pl.DataFrame) -> dict[tuple[str, str], tuple[int, int]]:
     """Return for each row of the plan how many of its searches have a winner, and how many there are.
 
     Under scope shared these are the searches of the arm that is tuned. One whose claims count without any
     choice on record never had to choose.
     """
-    opening, chosen = Opening(events), winners(events)
+    opening, chosen = opened(events), winners(events)
     claimed = set(counted_claims(events).select(SEARCH).iter_rows())
     counts = {}
     for row in opening.rows:
@@ -203,6 +217,7 @@ def winner_counts(events: pl.DataFrame) -> dict[tuple[str, str], tuple[int, int]
     return counts
 
 
+@once_per_ledger
 def counted_claims(events: pl.DataFrame) -> pl.DataFrame:
     """Return the confirm claims that count, the last per level, arm and index.
 
@@ -213,12 +228,13 @@ def counted_claims(events: pl.DataFrame) -> pl.DataFrame:
     while it was the winner. A new winner with the parameters of the one before (the same proposal under other
     search settings) so keeps the confirm trials. Rows without any choice on record keep all claims.
     """
-    opening, last = Opening(events), winners(events)
-    confirm = (pl.col("event") == "claimed") & (pl.col("phase") == CONFIRM)
-    valid = opening.of_its_seeds(opening.of_its_code(events.filter(confirm)))
+    opening, last = opened(events), winners(events)
+    confirm = of_kind(events, "claimed").filter(pl.col("phase") == CONFIRM)
+    valid = opening.of_its_seeds(opening.of_its_code(confirm))
+    chosen = of_kind(events, "selected")
     current: dict[tuple[str, str, int], str] = {}
     kept: dict[tuple[str, str, int], tuple[Any, ...]] = {}
-    steps = pl.concat([events.filter(pl.col("event") == "selected"), valid.select(events.columns)])
+    steps = pl.concat([found.select("event", *_CLAIM, "parameters", "seq") for found in (chosen, valid)])
     for event in steps.sort("seq").iter_rows(named=True):
         level, arm, repeat, index = event["level"], event["arm"], event["repeat"] or 0, event["index"]
         if event["event"] == "selected":
@@ -263,6 +279,6 @@ def parameters_json(parameters: Parameters | None) -> str | None:
 
 def _forgotten(events: pl.DataFrame) -> dict[str, int]:
     """Return the seq of the last ``forgotten`` of the search trials that have not ended again since."""
-    gone = events.filter(pl.col("event") == "forgotten").group_by("trial_id").agg(pl.col("seq").max())
+    gone = of_kind(events, "forgotten").group_by("trial_id").agg(pl.col("seq").max())
     again = set(finished(events, BEFORE_CONFIRM)["trial_id"])
     return {trial: seq for trial, seq in gone.iter_rows() if trial not in again}

@@ -114,16 +114,20 @@ def _best(study: Study, rows: list[Row], primary_RK: Array) -> frozenset[int]:
 
 def seed_values(study: Study, metrics: pl.DataFrame, names: list[str]) -> dict[str, Array]:
     """Return for each metric its values (R, K), rows in plan order; seeds beyond the plan are left out."""
-    row_of = {(arm.level, arm.arm): number for number, arm in enumerate(study.arms)}
+    rows = pl.DataFrame(
+        [(arm.level, arm.arm, number) for number, arm in enumerate(study.arms)],
+        schema={"level": pl.String, "arm": pl.String, "row": pl.Int64},
+        orient="row",
+    )
+    planned = (pl.col("index") >= 0) & (pl.col("index") < study.seeds) & pl.col("value").is_not_null()
+    # -1: the gate never opened, so there is no first step to average
+    never = (pl.col("metric") == FIRST_OPEN) & (pl.col("value") < 0)
+    found = metrics.filter(planned & pl.col("metric").is_in(names) & ~never)
     values = {name: np.full((len(study.arms), study.seeds), np.nan) for name in names}
-    for level, arm, seed, name, value in metrics.select(
-        "level", "arm", "index", "metric", "value"
-    ).iter_rows():
-        row = row_of.get((level, arm))
-        if name == FIRST_OPEN and value is not None and value < 0:
-            continue  # -1: the gate never opened, so there is no first step to average
-        if row is not None and name in values and 0 <= seed < study.seeds and value is not None:
-            values[name][row, seed] = value
+    placed = found.join(rows, on=["level", "arm"], maintain_order="left")
+    for (name,), of_metric in placed.group_by("metric"):
+        row, seed = of_metric["row"].to_numpy(), of_metric["index"].to_numpy()
+        values[str(name)][row, seed] = of_metric["value"].to_numpy()
     return values
 
 
@@ -148,6 +152,7 @@ def _rows(
     primary = values[study.primary]
     report = np.stack([primary, *(array for name, array in values.items() if name.startswith(prefix))])
     resized = trials.filter(pl.col("workers").is_not_null() & (pl.col("index") < study.seeds))
+    elsewhere = Counter(resized.select("level", "arm").iter_rows())
     counts: list[Counter[str]] = []
     for number, arm in enumerate(study.arms):
         states = [status.get((arm.level, arm.arm, seed), ("", "waiting"))[1] for seed in range(study.seeds)]
@@ -155,7 +160,7 @@ def _rows(
         counts.append(
             Counter("not finite" if s == "finished" and not finite[k] else s for k, s in enumerate(states))
         )
-        counts[-1][OTHER_WORKERS] = len(resized.filter(level=arm.level, arm=arm.arm))
+        counts[-1][OTHER_WORKERS] = elsewhere[arm.level, arm.arm]
     rows: list[Row] = []
     for number, arm in enumerate(study.arms):
         both = np.isfinite(primary[number]) & np.isfinite(primary[reference[number]])

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from analysis.claims import ROW, Opening, counted_claims, finalist_claims
+from analysis.claims import ROW, counted_claims, finalist_claims, opened
 from analysis.trials import epochs
 
 
@@ -30,7 +30,7 @@ def row_costs(events: pl.DataFrame, searched: pl.DataFrame) -> pl.DataFrame:
     again = finalist_claims(events).select(*ROW, "trial_id", forever)
     confirm = counted_claims(events).select(*ROW, "trial_id", forever)
     trained = epochs(events).with_columns(
-        (pl.col("hours") * pl.col("workers").fill_null(Opening(events).plan.workers)).alias("worker_hours")
+        (pl.col("hours") * pl.col("workers").fill_null(opened(events).plan.workers)).alias("worker_hours")
     )
     before = _sums(_within([own, again], trained)).select(*ROW, "steps", "hours", "worker_hours")
     after = _sums(_within([confirm], trained)).rename(

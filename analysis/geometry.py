@@ -90,7 +90,7 @@ def geometry_section(
         metrics: Frame of ``results.confirm_metrics``.
         plain: The arm with plain cross-entropy, if there is one.
     """
-    names = set(metrics["metric"])
+    names = set(metrics["metric"].unique())
     if not any(name.startswith(PREFIX) for name in names):
         return None
     tables, missing = [], 0
@@ -122,10 +122,12 @@ def _metric_table(study: Study, level: str, arms: list[str], metrics: pl.DataFra
     """Return mean and 95 % t interval over confirm seeds of each metric that some arm of the level has."""
     row_of = {arm: row for row, arm in enumerate(arms)}
     values = {name: np.full((len(arms), study.seeds), np.nan) for name in COLUMNS}
-    for arm, seed, name, value in metrics.select("arm", "index", "metric", "value").iter_rows():
-        if name in values and arm in row_of and 0 <= seed < study.seeds and value is not None:
+    wanted = metrics.filter(pl.col("metric").is_in([*COLUMNS]))
+    for arm, seed, name, value in wanted.select("arm", "index", "metric", "value").iter_rows():
+        if arm in row_of and 0 <= seed < study.seeds and value is not None:
             values[name][row_of[arm], seed] = value
-    shown = {name: heading for name, heading in COLUMNS.items() if name in set(metrics["metric"])}
+    known = set(metrics["metric"].unique())
+    shown = {name: heading for name, heading in COLUMNS.items() if name in known}
     cells = []
     for name in shown:
         found = mean_interval(values[name])

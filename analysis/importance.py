@@ -1,14 +1,16 @@
-"""Which parameters decide whether a trial is among the best: PED-ANOVA. Only here is optuna imported."""
+"""Which parameters decide whether a trial is among the best, as a table."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from analysis.numbers import number
 from analysis.opened import Study
+from analysis.ped_anova import best_share, divergence
 from analysis.scored import decoded
 from analysis.space import Range
 from analysis.table import Table, full_name
@@ -33,32 +35,17 @@ def importance(
 ) -> dict[str, float]:
     """Return the share of each parameter in what brings a trial into the best ``TARGET``; they sum to 1.
 
-    All equal where no parameter tells the best from the others. Source: Watanabe et al. 2023, "PED-ANOVA:
-    Efficiently Quantifying Hyperparameter Importance in Arbitrary Subspaces", with optuna's evaluator.
+    All equal where no parameter tells the best from the others.
 
     Args:
         points: parameters of each trial, all of the same names.
         losses: of each trial, lower is better.
         space: ranges of the parameters.
     """
-    import optuna  # 3 s of imports, which studies with few trials need not wait for
-    from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)  # a study in memory is no news
-    kinds = {name: _distribution(optuna, space[name]) for name in points[0]}
-    study = optuna.create_study(direction="minimize")
-    study.add_trials(
-        [
-            optuna.trial.create_trial(
-                params={name: _plain(point[name], space[name]) for name in kinds},
-                distributions=kinds,
-                value=loss,
-            )
-            for point, loss in zip(points, losses, strict=True)
-        ]
-    )
-    evaluator = PedAnovaImportanceEvaluator(target_quantile=TARGET)
-    return dict(get_param_importances(study, evaluator=evaluator, params=list(kinds)))
+    best_N = best_share(np.asarray(losses, dtype=np.float64), TARGET)
+    found = {name: divergence([point[name] for point in points], best_N, space[name]) for name in points[0]}
+    total = sum(found.values())
+    return {name: value / total if total else 1 / len(found) for name, value in found.items()}
 
 
 def importance_table(study: Study, scored: pl.DataFrame) -> tuple[Table | None, list[str]]:
@@ -100,22 +87,3 @@ def _usable(
             points.append({name: point[name] for name in space})
             losses.append(signs * value)
     return points, losses
-
-
-def _distribution(optuna: Any, searched: Range) -> Any:
-    """Return a range as optuna's distribution."""
-    if searched.kind == "choice":
-        return optuna.distributions.CategoricalDistribution([str(choice) for choice in searched.choices])
-    if searched.kind == "int":
-        step = 1 if searched.log else int(searched.step or 1)
-        return optuna.distributions.IntDistribution(
-            int(searched.low), int(searched.high), log=searched.log, step=step
-        )
-    return optuna.distributions.FloatDistribution(
-        searched.low, searched.high, log=searched.log, step=searched.step
-    )
-
-
-def _plain(value: Any, searched: Range) -> Any:
-    """Return a value as its distribution has it."""
-    return str(value) if searched.kind == "choice" else value

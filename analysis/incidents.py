@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from analysis.trials import of_kind
 from sarx.study.ledger_schema import CONFIRM
 
 UNNAMED = "of no recorded kind"
@@ -28,23 +29,23 @@ class Forgotten:
 
 def failures_by_kind(events: pl.DataFrame) -> Counter[str]:
     """Return how many attempts failed, by kind."""
-    failed = events.filter(pl.col("event") == "failed")
+    failed = of_kind(events, "failed")
     return Counter(failed["payload"].str.json_path_match("$.kind").fill_null(UNNAMED).to_list())
 
 
 def last_failure(events: pl.DataFrame) -> dict[str, str]:
     """Return the kind of the last failed attempt of each trial."""
-    failed = events.filter(pl.col("event") == "failed").sort("seq")
+    failed = of_kind(events, "failed").sort("seq")
     kinds = failed["payload"].str.json_path_match("$.kind").fill_null(UNNAMED)
     return dict(zip(failed["trial_id"].to_list(), kinds.to_list(), strict=True))
 
 
 def forgotten(events: pl.DataFrame) -> tuple[Forgotten, ...]:
     """Return the trials that were declared void, in order."""
-    ended = events.filter((pl.col("event") == "trial_finished") & (pl.col("phase") == CONFIRM))
+    ended = of_kind(events, "trial_finished").filter(pl.col("phase") == CONFIRM)
     first = dict(ended.group_by("trial_id").agg(pl.col("seq").min()).iter_rows())
     found = []
-    gone = events.filter(pl.col("event") == "forgotten").sort("seq")
+    gone = of_kind(events, "forgotten").sort("seq")
     for seq, trial, payload in gone.select("seq", "trial_id", "payload").iter_rows():
         reason = str(json.loads(payload or "{}").get("reason") or "")
         found.append(Forgotten(trial, reason, first.get(trial, seq) < seq))

@@ -2,28 +2,33 @@
 
 A second reading of the rules in ``sarx.study.ledger_schema`` and ``sarx/study/ledger_files.py``, independent
 of the driver's: files in the order of their fences, events of replaced drivers dropped, no event missing.
+
+Most of a ledger is metrics of epochs that no table needs. They are verified like everything else and stay
+packed: the column ``metrics`` holds their JSON, ``analysis.packed`` unpacks it. One thread verifies the lines
+and takes them apart, polars parses what lies before the metrics.
 """
 
 from __future__ import annotations
 
-import io
 import json
 import re
 import zlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 
 from analysis.errors import UserError
+from analysis.ledger_part import SEAL, Misfit, Part, sealed
 from sarx.study.ledger_schema import COLUMNS, SCHEMA_VERSION
 
 _SCALARS: dict[str, pl.DataType] = {"int": pl.Int64(), "float": pl.Float64(), "str": pl.String()}
 _CRC_MEMBER = b',"crc":'
-_SEAL = len(',"crc":"01234567"}')  # bytes at the end of every line
 _FILE = re.compile(r"events\.ndjson|(events|compacted)-(\d{6,})\.ndjson")
 _TRIES = 20  # listings, while a driver compacts
+_PART = 1 << 25  # bytes of a file that are parsed together
 
 
 @dataclass(frozen=True)
@@ -31,7 +36,8 @@ class Ledger:
     """All events of a study, in the order of ``seq``.
 
     Attributes:
-        events: one row per event; the columns are those of the ledger's schema.
+        events: one row per event; the columns are those of the ledger's schema, ``metrics`` being packed
+            (JSON as bytes, see ``analysis.packed``).
         torn: files whose last line was cut off in the middle of writing, and is not in ``events``.
     """
 
@@ -85,7 +91,7 @@ def read_ledger(study: Path) -> Ledger:
         if frame.is_empty():
             continue
         # A driver that had been replaced without noticing went on where this one begins.
-        frames = [earlier.filter(pl.col("seq") < frame["seq"][0]) for earlier in frames]
+        frames = [_before(earlier, frame["seq"][0]) for earlier in frames]
         _check_seq(file, frame["seq"], sum(map(len, frames)))
         frames.append(frame)
     if not frames:
@@ -136,65 +142,72 @@ def _read_parts(folder: Path) -> list[tuple[LedgerFile, pl.DataFrame, bool]]:
     raise UserError(f"{folder}: its files change all the time; try again")
 
 
+def _before(events: pl.DataFrame, seq: int | None) -> pl.DataFrame:
+    """Return the events before ``seq``; they count on without a gap."""
+    if seq is None or events.is_empty() or events["seq"][-1] < seq:
+        return events
+    return events.filter(pl.col("seq") < seq)
+
+
 def _read_file(file: LedgerFile) -> tuple[pl.DataFrame, bool]:
     """Return the events of a file, and whether its last line was torn."""
-    lines, torn = _verified_lines(file)
-    frame = _parse(file.path, lines) if lines else pl.DataFrame(schema=ledger_schema())
-    assert frame.height == len(lines), f"{file.path}: {frame.height} events in {len(lines)} lines"
+    data = file.path.read_bytes()  # all at once: a driver may be writing
+    schema = ledger_schema()
+    end, waiting = 0, []
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            for part in _verified(file, data):
+                waiting.append(pool.submit(part.frame, data, schema))
+                end = part.end
+        frames = [parsed.result() for parsed in waiting]
+    except Misfit as problem:
+        raise UserError(
+            f"{file.path}:{problem.line}: does not fit the ledger's schema (version {SCHEMA_VERSION}): "
+            f"{problem}"
+        ) from None
+    frame = pl.concat(frames)
     _check_version(file, frame)
     _check_fence(file, frame)
-    return frame, torn
+    return frame, end < len(data)
 
 
-def _verified_lines(file: LedgerFile) -> tuple[list[bytes], bool]:
-    """Return the good lines of a file, and whether its last line was torn."""
-    *lines, rest = file.path.read_bytes().split(b"\n")
-    for number, line in enumerate([*lines, rest] if rest else lines, start=1):
-        if _sealed(line) and number <= len(lines):
-            continue
-        last = number == len(lines) + bool(rest)
-        if last and not file.compacted and not _holds_event(line):
-            return lines[: number - 1], True
+def _verified(file: LedgerFile, data: bytes) -> Iterator[Part]:
+    """Yield the lines of a file in parts, every checksum compared; a last line that was torn is left out.
+
+    Raises:
+        UserError: a bad line, with file and line.
+    """
+    find, view, crc32 = data.find, memoryview(data), zlib.crc32
+    part, start = Part(1), 0
+    while (end := find(b"\n", start)) >= 0:
+        seal = end - SEAL
+        if data[seal:end] != b',"crc":"%08x"}' % crc32(b"}", crc32(view[start:seal])):
+            break
+        part.add(data, start, end)
+        start = end + 1
+        if start - part.start > _PART:
+            yield part
+            part = Part(part.line + len(part), start)
+    yield part
+    if start < len(data):
+        _check_torn(file, data[start:], part.line + len(part))
+
+
+def _check_torn(file: LedgerFile, rest: bytes, number: int) -> None:
+    """Refuse what begins with a bad line, unless that is the last one and was cut short."""
+    line, newline, behind = rest.partition(b"\n")
+    if behind or file.compacted or _holds_event(line):
+        problem = line_problem(line) if newline else line_problem(line) or "it has no newline"
         raise UserError(
-            f"{file.path}:{number}: a bad line in the middle of the ledger: "
-            f"{line_problem(line) or 'it has no newline'}. Nothing was read or changed; restore the file "
-            "from a copy, or look at this line"
+            f"{file.path}:{number}: a bad line in the middle of the ledger: {problem}. Nothing was read or "
+            "changed; restore the file from a copy, or look at this line"
         )
-    return lines, False
-
-
-def _sealed(line: bytes) -> bool:
-    """Return whether a line ends with the checksum of what stands before; such a line is what was written."""
-    seal = line[-_SEAL:]
-    crc = b"%08x" % zlib.crc32(b"}", zlib.crc32(memoryview(line)[:-_SEAL]))
-    return seal == b',"crc":"' + crc + b'"}'
 
 
 def _holds_event(line: bytes) -> bool:
     """Return whether a bad line is a whole event with something but zeros behind it, not one cut short."""
-    ends = (match.start() + _SEAL for match in re.finditer(_CRC_MEMBER, line))
-    return any(_sealed(line[:end]) and line[end:].strip(b"\0") for end in ends)
-
-
-def _parse(file: Path, lines: list[bytes]) -> pl.DataFrame:
-    """Parse verified lines with the ledger's schema."""
-    schema = ledger_schema()
-    try:
-        return pl.scan_ndjson(io.BytesIO(b"\n".join(lines)), schema=schema).collect()
-    except pl.exceptions.PolarsError:
-        number, problem = next(_misfits(lines, schema))
-    raise UserError(
-        f"{file}:{number}: does not fit the ledger's schema (version {SCHEMA_VERSION}): {problem}"
-    )
-
-
-def _misfits(lines: list[bytes], schema: pl.Schema) -> Iterator[tuple[int, str]]:
-    """Yield the number and the problem of every line that does not fit the schema."""
-    for number, line in enumerate(lines, start=1):
-        try:
-            pl.scan_ndjson(io.BytesIO(line), schema=schema).collect()
-        except pl.exceptions.PolarsError as problem:
-            yield number, str(problem)
+    ends = (match.start() + SEAL for match in re.finditer(_CRC_MEMBER, line))
+    return any(sealed(line[:end]) and line[end:].strip(b"\0") for end in ends)
 
 
 def _check_version(file: LedgerFile, events: pl.DataFrame) -> None:

@@ -14,6 +14,7 @@ from analysis.claims import Opening
 from analysis.errors import UserError
 from analysis.search_plan import Goal, SearchPlan, read_goals
 from analysis.space import Range, read_space
+from analysis.trials import of_kind
 from sarx.study.ledger_schema import CONFIRM
 
 
@@ -138,13 +139,13 @@ def read_study(events: pl.DataFrame) -> Study:
     Raises:
         UserError: no ``study_opened``, or one whose payload lacks what the table needs.
     """
-    opened = events.filter(pl.col("event") == "study_opened")
+    opened = of_kind(events, "study_opened")
     if opened.is_empty():
         raise UserError(
             "the ledger holds no study_opened event: the driver has not begun, or lines are missing"
         )
     payloads = [_payload(seq, text) for seq, text in opened.select("seq", "payload").iter_rows()]
-    finished = events.filter((pl.col("event") == "trial_finished") & (pl.col("phase") == CONFIRM))["seq"]
+    finished = of_kind(events, "trial_finished").filter(pl.col("phase") == CONFIRM)["seq"]
     first_result = finished.min()
     changes, looks = changes_and_looks(
         payloads, opened["seq"].to_list(), first_result if isinstance(first_result, int) else None

@@ -51,11 +51,7 @@ def trade_offs(events: pl.DataFrame, study: Study) -> pl.DataFrame:
     found = search_trials(events).filter(pl.col("state") == "finished").join(plan, on=["level", "arm"])
     ends = finished(events, BEFORE_CONFIRM).select("trial_id", "epoch")
     for name in names:
-        of_goal = (
-            train_seconds(events)
-            if name == COST
-            else values(events, name).join(ends, on=["trial_id", "epoch"]).drop("epoch")
-        )
+        of_goal = train_seconds(events) if name == COST else values(events, name, ends).drop("epoch")
         found = found.join(of_goal.rename({"value": name}), on="trial_id", maintain_order="left")
     downwards = study.goals[0].mode == "max"
     found = found.sort("place", names[0], "repeat", "index", descending=[False, downwards, False, False])

@@ -14,6 +14,7 @@ from analysis.claims import (
     Opening,
     counted_claims,
     finalist_claims,
+    opened,
     parameters_json,
     planned_proposals,
     winner_counts,
@@ -21,14 +22,16 @@ from analysis.claims import (
 )
 from analysis.costs import row_costs
 from analysis.opened import Study
+from analysis.remember import once_per_ledger
 from analysis.trials import (
     BEFORE_CONFIRM,
+    final_values,
     finished,
-    live,
     metric_values,
+    of_kind,
     other_workers,
+    still_true,
     trial_status,
-    values,
 )
 
 STATES = ("finished", "stopped", "diverged", "failed")
@@ -44,7 +47,7 @@ def confirm_trials(events: pl.DataFrame) -> pl.DataFrame:
     diverged, failed, running or waiting), repeat (the search whose winner it is of), seed, workers (the
     fewest that trained an epoch; null if always as many as planned).
     """
-    status = trial_status(events, max_failures=Opening(events).plan.max_failures)
+    status = trial_status(events, max_failures=opened(events).plan.max_failures)
     return (
         counted_claims(events)
         .join(status, on="trial_id", how="left")
@@ -86,6 +89,7 @@ def confirm_table(study: Study, trials: pl.DataFrame, metrics: pl.DataFrame) -> 
     )
 
 
+@once_per_ledger
 def search_trials(events: pl.DataFrame) -> pl.DataFrame:
     """Return the search proposals of the last plan and what became of them.
 
@@ -93,7 +97,7 @@ def search_trials(events: pl.DataFrame) -> pl.DataFrame:
     failed, running, waiting; duplicate for a point that its search has had before), rung (the epoch at which
     it was stopped; null if it was not). A trial that serves two arms may be stopped in one alone.
     """
-    opening = Opening(events)
+    opening = opened(events)
     status = trial_status(events, BEFORE_CONFIRM, opening.plan.max_failures)
     duplicate, stopped = pl.col("same_as").is_not_null(), pl.col("rung").is_not_null()
     state = (
@@ -132,8 +136,7 @@ def search_summary(events: pl.DataFrame, study: Study) -> pl.DataFrame:
     counts = searched.group_by(ROW).agg(
         *((pl.col("state") == state).sum().alias(state) for state in (*STATES, "duplicate"))
     )
-    at_end = finished(events, BEFORE_CONFIRM).select("trial_id", "epoch")
-    scores = values(events, study.objective).join(at_end, on=["trial_id", "epoch"])
+    scores = final_values(events, study.objective)
     better = pl.col("value").max() if study.mode == "max" else pl.col("value").min()
     best = (
         searched.filter(pl.col("state") == "finished")
@@ -155,7 +158,7 @@ def winner_table(events: pl.DataFrame, study: Study) -> pl.DataFrame:
 
     Columns: level, arm, repeat, index, trial_id, value (the objective), parameters (JSON).
     """
-    opening, found = Opening(events), winners(events)
+    opening, found = opened(events), winners(events)
     rows = []
     for arm in study.arms:
         for repeat in range(opening.searches(arm.level, arm.arm) or 0):
@@ -182,7 +185,7 @@ def rows_with_winner(events: pl.DataFrame) -> set[tuple[str, str]]:
 
 def searches_without_winner(events: pl.DataFrame, study: Study) -> dict[tuple[str, str], dict[int, str]]:
     """Return for each row the searches that are over and gave no winner, with the reason."""
-    opening, chosen = Opening(events), winners(events)
+    opening, chosen = opened(events), winners(events)
     ended = {*STATES, "duplicate"} - ({"failed"} if opening.plan.max_failures is None else set())
     scores = _final_scores(events, study)
     states: dict[tuple[str, str, int], list[tuple[str, str]]] = {}
@@ -205,6 +208,8 @@ def seeds_without_winner(
     study: Study, lost: Mapping[tuple[str, str], Mapping[int, str]], trials: pl.DataFrame
 ) -> pl.DataFrame:
     """Return the frame of ``confirm_trials`` with the seeds that never run, their status ``NO_WINNER``."""
+    if not lost:
+        return trials
     known = set(trials.select(*ROW, "index").iter_rows())
     rows = [
         (arm.level, arm.arm, seed, None, NO_WINNER, seed % study.searches_of(arm), None, None)
@@ -232,9 +237,11 @@ def trials_left_out(events: pl.DataFrame, trials: pl.DataFrame, study: Study) ->
 
 def code_versions(events: pl.DataFrame, trials: pl.DataFrame) -> list[str]:
     """Return the digests of the training code that was current when the trials of the table finished."""
-    opened = events.filter(pl.col("event") == "study_opened").select("seq", "payload")
-    digests = [(json.loads(text or "{}").get("code") or {}).get("digest") or "" for text in opened["payload"]]
-    starts = opened.select("seq").with_columns(pl.Series("digest", digests, dtype=pl.String))
+    openings = of_kind(events, "study_opened").select("seq", "payload")
+    digests = [
+        (json.loads(text or "{}").get("code") or {}).get("digest") or "" for text in openings["payload"]
+    ]
+    starts = openings.select("seq").with_columns(pl.Series("digest", digests, dtype=pl.String))
     ended = finished(events).join(trials.select("trial_id").unique(), on="trial_id").sort("seq")
     found = ended.join_asof(starts.sort("seq"), on="seq", strategy="backward")["digest"].drop_nulls()
     return [digest for digest in found.unique(maintain_order=True) if digest]
@@ -246,7 +253,7 @@ def _stops(events: pl.DataFrame, opening: Opening) -> pl.DataFrame:
     A verdict of a scheduler or rung that the last plan no longer has does not count: the trial runs on.
     """
     plan = opening.plan
-    verdicts = live(events).filter(pl.col("event") == "stopped")
+    verdicts = still_true(of_kind(events, "stopped"), events)
     if plan.rungs is not None:
         verdicts = verdicts.filter(pl.col("epoch").is_in(plan.rungs))
     elif plan.scheduler == "none" and "scheduler" in (opening.payload.get("plan") or {}):
@@ -260,8 +267,7 @@ def _stops(events: pl.DataFrame, opening: Opening) -> pl.DataFrame:
 
 def _final_scores(events: pl.DataFrame, study: Study) -> set[str]:
     """Return the trials before confirm that ended with a finite objective."""
-    ends = finished(events, BEFORE_CONFIRM).select("trial_id", "epoch")
-    found = values(events, study.objective).join(ends, on=["trial_id", "epoch"])
+    found = final_values(events, study.objective)
     return set(found.filter(pl.col("value").is_finite())["trial_id"])
 
 
@@ -271,7 +277,7 @@ def _all_finalists_lost(
     """Return whether all finalist runs of a search have ended and each finalist lost one."""
     level, arm, repeat = search
     claims = finalist_claims(events).filter(level=level, arm=arm, repeat=repeat)
-    status = trial_status(events, BEFORE_CONFIRM, Opening(events).plan.max_failures)
+    status = trial_status(events, BEFORE_CONFIRM, opened(events).plan.max_failures)
     runs = claims.join(status, on="trial_id", how="left").select("proposal", "trial_id", "status")
     lost = {proposal for proposal, trial, _ in runs.iter_rows() if trial not in scores}
     return (
@@ -283,7 +289,7 @@ def _all_finalists_lost(
 
 def _finalist_counts(events: pl.DataFrame) -> pl.DataFrame:
     """Return level, arm, claimed, runs (finished) and lost (diverged or failed) of the finalist runs."""
-    status = trial_status(events, BEFORE_CONFIRM, Opening(events).plan.max_failures)
+    status = trial_status(events, BEFORE_CONFIRM, opened(events).plan.max_failures)
     claims = finalist_claims(events).join(status, on="trial_id", how="left")
     return claims.group_by(ROW).agg(
         pl.len().alias("claimed"),

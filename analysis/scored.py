@@ -14,7 +14,7 @@ from analysis.numbers import number, significant
 from analysis.opened import Study
 from analysis.results import search_trials
 from analysis.table import Table, full_name
-from analysis.trials import BEFORE_CONFIRM, finished, values
+from analysis.trials import final_values
 
 BEST = 3
 """How many of the best trials of a search show how far its optimum is known."""
@@ -43,8 +43,7 @@ def scored_trials(events: pl.DataFrame, study: Study) -> pl.DataFrame:
     Columns: level, arm, repeat, index, trial_id, parameters, value (the objective at the last epoch), in the
     order of their proposals. A point that its search had before is left out.
     """
-    ends = finished(events, BEFORE_CONFIRM).select("trial_id", "epoch")
-    scores = values(events, study.objective).join(ends, on=["trial_id", "epoch"]).drop("epoch")
+    scores = final_values(events, study.objective).drop("epoch")
     return (
         search_trials(events)
         .filter(pl.col("state") == "finished")
@@ -158,7 +157,9 @@ def edge_statement(study: Study, winners: pl.DataFrame) -> list[str]:
 def decoded(stored: list[dict[str, str]] | None) -> Values | None:
     """Return the parameters of a proposal as plain values; None where they are not recorded."""
     found = unpacked(stored)
-    return None if found is None else {name: json.loads(value) for name, value in found.items()}
+    return (
+        None if found is None else dict(zip(found, json.loads(f"[{','.join(found.values())}]"), strict=True))
+    )
 
 
 def _winning_numbers(

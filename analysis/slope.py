@@ -67,7 +67,7 @@ def slope_tables(study: Study, metrics: pl.DataFrame, rows: Sequence[Row]) -> li
         ]
         for line in lines
     }
-    known = set(metrics["metric"])
+    known = set(metrics["metric"].unique())
     names = [study.primary, *(f"test/{name}" for name in METRICS if f"test/{name}" in known)]
     return [_table(study, metrics, lines, name, behind) for name in names if lines and name in known]
 
@@ -119,18 +119,16 @@ def has_mark(rows: Sequence[Row], complete: int) -> bool:
 
 def differences(study: Study, metrics: pl.DataFrame, line: Line, name: str) -> Array:
     """Return arm minus reference at each level of a line (L, K), NaN where one of the two is missing."""
-    wanted = metrics.filter(pl.col("metric") == name)
-    found = np.full((len(line.levels), study.seeds), np.nan)
-    for row, level in enumerate(line.levels.values()):
-        here = wanted.filter(pl.col("level") == level)
-        own, reference = (
-            dict(here.filter(pl.col("arm") == arm).select("index", "value").iter_rows())
-            for arm in (line.arm, study.reference)
-        )
-        for seed in range(study.seeds):
-            if own.get(seed) is not None and reference.get(seed) is not None:
-                found[row, seed] = own[seed] - reference[seed]
-    return np.where(np.isfinite(found), found, np.nan)
+    row_of = {level: row for row, level in enumerate(line.levels.values())}
+    both = pl.col("arm").is_in([line.arm, study.reference]) & pl.col("level").is_in([*row_of])
+    wanted = metrics.filter((pl.col("metric") == name) & both & pl.col("value").is_not_null())
+    found = {arm: np.full((len(row_of), study.seeds), np.nan) for arm in (line.arm, study.reference)}
+    for arm, level, seed, value in wanted.select("arm", "level", "index", "value").iter_rows():
+        if 0 <= seed < study.seeds:
+            found[arm][row_of[level], seed] = value
+    with np.errstate(invalid="ignore"):  # infinite in both
+        difference = found[line.arm] - found[study.reference]
+    return np.where(np.isfinite(difference), difference, np.nan)
 
 
 def complete(differences_LK: Array) -> Array:
@@ -146,6 +144,7 @@ def _table(
     name: str,
     behind: Mapping[tuple[str, str], Sequence[Row]],
 ) -> Table:
+    metrics = metrics.filter(pl.col("metric") == name)
     rows_RLK = [complete(differences(study, metrics, line, name)) for line in lines]
     per_seed = np.concatenate(
         [slopes(row[None], np.array(list(line.levels))) for row, line in zip(rows_RLK, lines, strict=True)]

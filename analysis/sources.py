@@ -19,7 +19,8 @@ class Sources:
     Attributes:
         folder: of the study; further files of trials lie in ``trials/<trial_id>/attempt-<n>/``.
         study: the plan.
-        events: all events of the ledger, ``sarx.study.ledger_schema`` says which columns they have.
+        events: all events of the ledger, ``sarx.study.ledger_schema`` says which columns they have; metrics
+            are packed (``analysis.packed``), ``trials.values`` and ``trials.metric_values`` unpack them.
         trials: the frame of ``results.confirm_trials``.
         metrics: the frame of ``results.confirm_metrics``.
         comparison: every row against the reference of its level.

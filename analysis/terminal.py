@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.box import MARKDOWN
 from rich.console import Console
 from rich.table import Table as RichTable
-from rich.text import Text
+from rich.text import Span, Text
 
 from analysis.report import Report
 from analysis.table import Table
@@ -38,7 +38,11 @@ def print_table(table: Table, console: Console) -> None:
     """Print a table in as many blocks of columns as the width asks for; each repeats the first column."""
     console.print(Text(f"\n{table.title}".rstrip(), style="bold"))
     for block in column_blocks(table, console.width):
-        console.print(_rich_table(table, block))
+        lines = _lines(table, block)
+        if _fit(lines, len(table.rows), console.width):
+            console.print(lines, soft_wrap=True)
+        else:  # cells must be folded, or have wide characters or several lines
+            console.print(_rich_table(table, block))
     for note in table.notes:
         console.print(Text(f"- {note}"))
 
@@ -58,6 +62,35 @@ def column_blocks(table: Table, width: int) -> list[list[int]]:
         blocks[-1].append(column)
         used += widths[column]
     return blocks
+
+
+def _lines(table: Table, columns: list[int]) -> Text:
+    """Return some columns as ``_rich_table`` shows them where nothing is folded, in a small part of its time.
+
+    Blank lines above and below, heading, rule, rows: four lines more than rows.
+    """
+    texts = [[table.columns[column] for column in columns]]
+    texts += [[row[column] for column in columns] for row in table.rows]
+    widths = [max(len(row[place]) for row in texts) for place in range(len(columns))]
+    blank = " " * (sum(widths) + 3 * len(widths) + 1)
+    lines, spans, start = [blank], [], len(blank) + 1
+    for number, row in enumerate(texts, start=-1):
+        for place, (column, text) in enumerate(zip(columns, row, strict=True)):
+            begin = start + 2 + sum(widths[:place]) + 3 * place
+            style = "bold" if number < 0 else _styled(text, (number, column) in table.bold).style
+            spans += [Span(begin, begin + len(text), style)] if style else []
+        lines.append(f"| {' | '.join(map(str.ljust, row, widths))} |")
+        if number < 0:
+            lines.append("|" + "|".join("-" * (width + 2) for width in widths) + "|")
+        start += (len(blank) + 1) * (2 if number < 0 else 1)
+    return Text("\n".join([*lines, blank]), spans=spans)
+
+
+def _fit(lines: Text, rows: int, width: int) -> bool:
+    """Return whether the lines of a table with so many rows are shown as they are."""
+    single = lines.plain.split("\n")
+    plain = all(line.isascii() and line.isprintable() for line in single)
+    return plain and len(single) == rows + 4 and len(single[0]) <= width
 
 
 def _rich_table(table: Table, columns: list[int]) -> RichTable:

@@ -11,9 +11,12 @@ from typing import Any, TextIO
 
 import polars as pl
 import pytest
+from polars.testing import assert_frame_equal
 
+from analysis import ledger
 from analysis.errors import UserError
 from analysis.ledger import column_type, ledger_schema, line_problem, read_ledger
+from analysis.packed import begins_with, metric_values, unpacked, values_of
 from sarx.study.compaction import compact
 from sarx.study.ledger import Ledger as Driver
 from sarx.study.ledger import encode, pack_metrics, read_events
@@ -49,8 +52,9 @@ def test_floats_survive_bit_for_bit(new_ledger: Begin) -> None:
     finite = {str(number): value for number, value in enumerate(values) if math.isfinite(value)}
     writer = new_ledger()
     writer.finish("t", finite)
-    read = read_ledger(writer.study).events["metrics"].drop_nulls()[0]
-    assert {entry["name"]: entry["value"] for entry in read} == finite
+    events = read_ledger(writer.study).events
+    assert dict(metric_values(events).select("metric", "value").iter_rows()) == finite
+    assert all(values_of(events, name)["value"].to_list() == [finite[name]] for name in list(finite)[::50])
 
 
 @pytest.mark.parametrize("tail", ['{"v":1,"seq":9', '{"v":1,"seq":9,"crc":"00000000"}\n', "\x00\x00\n", "}"])
@@ -256,10 +260,10 @@ def test_stored_ledgers(tmp_path: Path, sample: str, name: str) -> None:
     assert events["fence"].to_list() == [1 if sample == "v2" else None] * events.height
     finished = events.filter(pl.col("event") == "trial_finished")
     assert finished["trial_id"].to_list() == ["d50c3b5f818e9101", "1a3273db4a84cee5"]
-    metrics = [{m["name"]: m["value"] for m in row} for row in finished["metrics"].to_list()]
+    metrics = [dict(unpacked(packed)) for packed in finished["metrics"].to_list()]
     assert metrics[0]["val/miou"] == 0.3827189901087872
     assert metrics[1]["test/miou"] == 0.3106873060649119
-    assert metrics[1]["geometry/semantic_anchors/mean_cosine"] is None
+    assert math.isnan(metrics[1]["geometry/semantic_anchors/mean_cosine"])
     proposed = events.filter(pl.col("event") == "proposed").row(0, named=True)
     assert proposed["seed"] == 7765066493325624491
     assert {"name": "optim.lr", "value": "0.0129128595477549"} in proposed["parameters"]
@@ -274,10 +278,101 @@ def test_reads_what_the_driver_writes(new_ledger: Begin) -> None:
         ledger.append("study_opened", payload=json.dumps({"question": 'a "crc":" \u00e4'}), level="")
         ledger.append("trial_finished", metrics=pack_metrics({"a": 0.1, "b": math.nan}), seed=2**63 - 1)
     events = read_ledger(study).events
+    assert events.select(begins_with("a")).to_series().to_list() == [None, True]
+    assert events.select(begins_with("c")).to_series().to_list() == [None, False]
     assert events["seed"][1] == 2**63 - 1
-    assert [entry["nonfinite"] for entry in events["metrics"][1]] == [None, "nan"]
+    assert events["metrics"][0] is None
+    (_, finite), (_, other) = unpacked(events["metrics"][1])
+    assert finite == 0.1
+    assert math.isnan(other)
 
 
 def test_line_problem_of_a_good_line(new_ledger: Begin) -> None:
     line = new_ledger().sealed({"v": 1, "payload": json.dumps({"crc": 'x","crc":"y'})})
     assert line_problem(line.encode()) == ""
+
+
+def odd_lines(writer: Any) -> list[dict[str, float]]:
+    """Write events whose metrics do not stand at the end of the line, or look like something else."""
+    writer.open()
+    found = [{"a]": 0.5, 'b",': 1.0}, {}, {"metrics": 2.0}, {"z": 3.0}, {"\u00e4": -1e-300}]
+    for number, metrics in enumerate(found):
+        packed = [{"name": name, "value": value} for name, value in metrics.items()]
+        line: dict[str, Any] = {
+            "v": 1,
+            "seq": writer.seq,
+            "event": "epoch",
+            "epoch": number,
+            "metrics": packed,
+        }
+        if number in (1, 3):
+            line |= {
+                "payload": '],"metrics":[{"name":"z"}]',
+                "parameters": [{"name": "metrics", "value": "1"}],
+            }
+        writer.seq += 1
+        writer.raw(writer.sealed(line) + "\n")
+    writer.add("stopping", payload={"metrics": 'x,"metrics":[]'})
+    return found
+
+
+def test_metrics_anywhere_in_a_line_are_kept(new_ledger: Begin) -> None:
+    writer = new_ledger()
+    expected = odd_lines(writer)
+    events = read_ledger(writer.study).events
+    assert events["seq"].to_list() == list(range(len(expected) + 2))
+    assert [dict(unpacked(packed)) for packed in events["metrics"].drop_nulls()] == expected
+    assert events["parameters"].drop_nulls().to_list() == [[{"name": "metrics", "value": "1"}]] * 2
+    assert json.loads(events["payload"][-1]) == {"metrics": 'x,"metrics":[]'}
+    assert events["crc"].str.contains("^[0-9a-f]{8}$").all()
+
+
+@pytest.mark.parametrize("size", [1, 200, 700, 1 << 25])
+def test_files_are_read_in_parts_of_any_size(
+    new_ledger: Begin, whole_study: Any, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    writer = new_ledger()
+    whole_study(writer)
+    odd_lines(writer)
+    whole = read_ledger(writer.study).events
+    monkeypatch.setattr(ledger, "_PART", size)
+    if size < 700:  # a part of each line or two: some hundred lines are enough
+        writer.file.write_bytes(b"".join(writer.file.read_bytes().splitlines(keepends=True)[-100:]))
+        monkeypatch.setattr(ledger, "_check_seq", lambda *_: None)
+    assert_frame_equal(read_ledger(writer.study).events, whole[-100:] if size < 700 else whole)
+    writer.raw(writer.sealed({"v": 1, "seq": "x", "event": "stopping"}) + "\n")
+    lines = writer.file.read_bytes().count(b"\n")
+    with pytest.raises(UserError, match=rf"events\.ndjson:{lines}: does not fit the ledger's schema"):
+        read_ledger(writer.study)
+
+
+def test_a_flipped_bit_anywhere_is_found_with_its_line(new_ledger: Begin) -> None:
+    """Every byte of a ledger in turn; in the last line it is like a write that was cut short."""
+    writer = new_ledger()
+    for metrics in ({"a": 0.5}, {"b": 1.0, "c": 2.0}, {}):
+        packed = [{"name": name, "value": value} for name, value in metrics.items()]
+        line = {"v": 1, "seq": writer.seq, "metrics": packed, **({} if packed else {"payload": "{}"})}
+        writer.raw(writer.sealed(line) + "\n")
+        writer.seq += 1
+    whole = writer.file.read_bytes()
+    last = whole.rindex(b"\n", 0, -1) + 1
+    for place in range(len(whole)):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << place % 8
+        writer.file.write_bytes(damaged)
+        line_number = whole.count(b"\n", 0, place) + 1
+        if last <= place < len(whole) - 1:
+            assert read_ledger(writer.study).events.height == line_number - 1
+            continue
+        with pytest.raises(UserError, match=rf"events\.ndjson:{line_number}: a bad line"):
+            read_ledger(writer.study)
+
+
+def test_metrics_of_another_kind_are_named(new_ledger: Begin) -> None:
+    writer = new_ledger()
+    writer.raw(writer.sealed({"v": 1, "seq": 0, "event": "epoch", "metrics": [{"value": 0.5}]}) + "\n")
+    events = read_ledger(writer.study).events
+    with pytest.raises(UserError, match=r"metrics that do not fit its schema.*value"):
+        metric_values(events)
+    with pytest.raises(UserError, match="metrics that do not fit its schema"):
+        values_of(events, "val/miou")

@@ -1,6 +1,7 @@
 """Whole reports of synthetic studies: complete, running, odd."""
 
 import io
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +16,7 @@ from analysis.figures.forest import forest_plot
 from analysis.markdown import escape, to_markdown
 from analysis.report import Report, make_report
 from analysis.table import Table
-from analysis.terminal import column_blocks, print_report
+from analysis.terminal import column_blocks, print_report, print_table
 
 Begin = Callable[..., Any]
 SMALL, LARGE = "model=small", "model=large"
@@ -347,3 +348,29 @@ def test_figure_has_a_panel_per_level_and_a_line_per_arm(new_ledger: Begin, whol
         "no_aux",
         "cross_entropy",
     ]
+
+
+@pytest.mark.parametrize("width", [20, 40, 100])
+@pytest.mark.parametrize("colours", [False, True])
+def test_tables_look_as_rich_draws_them(monkeypatch: pytest.MonkeyPatch, width: int, colours: bool) -> None:
+    """Most tables are drawn without it, which takes a small part of the time."""
+    columns = ["arm", "test/miou", "verdict", "note"]
+    rows = [
+        ["a", "better .1", "better", ""],
+        ["no_pull", "-", "worse (~12 seeds)", "x, [1] y"],
+        ["", "", "", "z"],
+    ]
+    wide = [*rows, ["\u4e16\u754c", "1", "2", "two\nlines"]]
+    shown = []
+    for drawn_by_rich in (False, True):
+        if drawn_by_rich:
+            monkeypatch.setattr("analysis.terminal._fit", lambda *_: False)
+        stream = io.StringIO()
+        colour = "standard" if colours else None
+        console = Console(width=width, file=stream, force_terminal=colours, color_system=colour)
+        for body in (rows, [], wide):
+            print_table(Table("title", columns, body, frozenset({(0, 2)})), console)
+        shown.append(stream.getvalue())
+    plain = [re.sub("\x1b\\[[0-9;]*m", "", text) for text in shown]
+    assert plain[0] == plain[1]
+    assert ("\x1b[1;32mbetter" in shown[0]) == colours
