@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 from scipy import stats
 
 FOLDER = Path(__file__).parent
-SCRIPTS = ("engine.py", "resume.py", "aa.py", "scaling.py", "data.py", "statistics_.py")
+SCRIPTS = ("engine.py", "resume.py", "aa.py", "scaling.py", "data.py", "statistics_.py", "analyze.py")
 
 
 def run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -74,3 +75,39 @@ def test_bootstrap_intervals_equal_scipy(monkeypatch):
 def test_no_benchmark_hides_a_module_of_the_standard_library():
     names = {path.stem for path in FOLDER.glob("*.py")}
     assert not names & sys.stdlib_module_names
+
+
+def test_the_report_of_a_small_ledger_is_timed(tmp_path):
+    done = run("analyze.py", "--sizes", "500", "--rounds", "1", "--metrics", "2", "--folder", str(tmp_path))
+    assert done.returncode in (0, 1), done.stderr  # so few events are read faster than a report is made
+    table = [line.split() for line in done.stdout.splitlines()]
+    assert [row[3] for row in table[2:6]] == ["report", "read", "bare", "pandas"]
+    bars = [line for line in done.stdout.splitlines() if line.startswith("BAR analyze")]
+    assert [" ".join(line.split()[1:-4]) for line in bars] == [
+        "analyze over bare scan",
+        "analyze seconds",
+        "analyze peak GiB",
+    ]
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_ledger_of_a_large_study_is_one_that_the_driver_reads(tmp_path):
+    """Its lines are written apart from the driver's own writer."""
+    sys.path.insert(0, str(FOLDER))
+    try:
+        from study_ledger import EPOCH_METRICS, ROW_TRIALS, write_ledger
+    finally:
+        sys.path.remove(str(FOLDER))
+    from sarx.study.ledger import read_events
+
+    count = write_ledger(tmp_path, 500, 3)
+    events = read_events(tmp_path / "ledger")
+    assert len(events) == count
+    kinds = Counter(event["event"] for event in events)
+    trials = {event["trial_id"] for event in events if "trial_id" in event}
+    assert len(trials) == 5 * ROW_TRIALS
+    assert kinds["trial_finished"] + kinds["diverged"] == len(trials) + kinds["forgotten"]
+    ended = [event for event in events if event["event"] == "trial_finished"]
+    assert {len(event["metrics"]) for event in ended if event["phase"] == "search"} == {3}
+    assert {event["epoch"] for event in ended} == {30}
+    assert EPOCH_METRICS[0] == "val/miou"
