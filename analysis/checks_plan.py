@@ -6,6 +6,7 @@ import polars as pl
 
 from analysis.line import NOT_APPLICABLE, NOT_KNOWN, Line, answered, between, shortened
 from analysis.numbers import number
+from analysis.packed import begins_with
 from analysis.pairing import confirm_seeds_fresh, confirm_seeds_paired
 from analysis.provenance import Starts
 from analysis.sources import Sources
@@ -79,9 +80,9 @@ def splits(sources: Sources) -> Line:
 
 def _search_trials_with(events: pl.DataFrame, prefix: str) -> set[str]:
     """Return the trials before confirm that recorded a metric of the report split."""
-    names = pl.col("metrics").list.eval(pl.element().struct.field("name").str.starts_with(prefix)).list.any()
     columns = events.select("phase", "trial_id", "metrics")
-    found = columns.filter(pl.col("phase").is_in(BEFORE_CONFIRM) & pl.col("trial_id").is_not_null() & names)
+    searched = pl.col("phase").is_in(BEFORE_CONFIRM) & pl.col("trial_id").is_not_null()
+    found = columns.filter(searched & begins_with(prefix))
     return set(found["trial_id"])
 
 
