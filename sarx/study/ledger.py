@@ -48,6 +48,7 @@ __all__ = [
 
 MAX_CLOSED = 16
 """More closed files than this are compacted when a ledger is opened."""
+BROKEN = "the ledger could not be written before; what came after is not recorded"
 
 
 class Ledger:
@@ -94,19 +95,10 @@ class Ledger:
             OSError: If it cannot be written, or an earlier one could not; what was written before is intact.
             ValueError: If a number is not finite; nothing was written and the ledger can be used.
         """
-        unknown = set(columns) - set(COLUMNS)
-        assert not unknown, f"not ledger columns: {unknown}"
         if self._broken:
-            raise OSError("the ledger could not be written before; what came after is not recorded")
+            raise OSError(BROKEN)
         self._lock.check()
-        record: Event = {
-            "v": SCHEMA_VERSION,
-            "seq": len(self.events),
-            "time": time.time(),
-            "fence": self.fence,
-            "event": event,
-            **columns,
-        }
+        record = self._next(event, columns)
         line = encode(record).encode()
         self._broken = True  # until the whole line is out
         written = os.write(self._file, line)
@@ -119,6 +111,13 @@ class Ledger:
         if sync:
             self.sync()
         return record
+
+    def _next(self, event: str, columns: dict[str, Any]) -> Event:
+        """Return the event that comes next."""
+        unknown = set(columns) - set(COLUMNS)
+        assert not unknown, f"not ledger columns: {unknown}"
+        place = {"v": SCHEMA_VERSION, "seq": len(self.events), "time": time.time(), "fence": self.fence}
+        return {**place, "event": event, **columns}
 
     def sync(self) -> None:
         """Force everything written so far to disk.

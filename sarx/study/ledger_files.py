@@ -12,19 +12,7 @@ files up to its fence. Files are read in the order of their fences:
 
 ``originals/`` holds files that are read no longer: those that were compacted, and empty ones.
 
-On object storage, which has no append, rename or lock, the same rules hold with these means (not built):
-
-- A file becomes a row of immutable objects ``events-NNNNNN/SSSSSS.ndjson``, segment S = 0, 1, ..., each put
-  once, whole, with If-None-Match: *. ``append`` collects lines; ``sync`` puts them as the next segment and
-  returns when the put is answered. No line is ever torn.
-- A fence is claimed by putting its segment 0, with no lines in it: of two contenders one is answered 412.
-- A put whose answer was lost is repeated. 412 with an object of equal bytes (ETag) means that it was stored.
-- The claimant of fence n + 1 then seals fence n: it puts an object that says so under the next free segment
-  number of n, and reads n up to there. The put of a replaced driver under that number is answered 412, so it
-  notices before it believes anything to be recorded, and nothing is dropped afterwards.
-- ``lease.json`` is renewed with If-Match on its ETag; 412 means lost. Its age only says when to contend.
-- Compaction puts ``compacted-NNNNNN.ndjson`` (If-None-Match: *), reads it back and compares. Listing must be
-  strongly consistent, as it is on S3, GCS and Azure; readers ignore covered segments, which may stay.
+On an object store the same events lie in segments that are never torn: see ``segments``.
 """
 
 from __future__ import annotations
@@ -52,11 +40,21 @@ _TRIES = 20  # listings, while a compaction moves files away
 
 @dataclass(frozen=True)
 class LedgerFile:
-    """A file of a ledger."""
+    """A file of a ledger, or the copy of a segment of one.
+
+    Attributes:
+        url: Of the segment, which was written whole; empty for a file.
+    """
 
     path: Path
     fence: int
     compacted: bool = False
+    url: str = ""
+
+    @property
+    def shown(self) -> str:
+        """Return what messages call it."""
+        return self.url or str(self.path)
 
 
 @dataclass
@@ -133,15 +131,20 @@ def read_file(file: LedgerFile, keep_lines: bool = False) -> Part:
         UserError: If a line is damaged, of another fence, or written by a newer sarx (with file and line).
         FileNotFoundError: If there is no such file.
     """
-    part = Part(file)
-    lines = io.BytesIO(file.path.read_bytes())  # all at once: a driver may be writing
+    return read_lines(file, file.path.read_bytes(), keep_lines)  # all at once: a driver may be writing
+
+
+def read_lines(file: LedgerFile, raw: bytes, keep_lines: bool = False) -> Part:
+    """Check every line of a file whose content is ``raw``; see ``read_file``."""
+    part, whole = Part(file), file.compacted or bool(file.url)
+    lines = io.BytesIO(raw)
     for number, line in enumerate(lines, start=1):
         try:
             if not line.endswith(b"\n"):
                 raise ValueError("no newline at its end")
             event = decode(line)
         except ValueError as error:
-            if lines.read(1) or file.compacted or holds_event(line):
+            if lines.read(1) or whole or holds_event(line):
                 raise _damage(str(error), file, number) from None
             part.torn = number
             break
@@ -156,7 +159,7 @@ def _damage(problem: str, file: LedgerFile, number: int) -> UserError:
     """Return the error for a bad line."""
     return UserError(
         f"the ledger is damaged here ({problem}); nothing was changed. Restore the file from a copy",
-        where=f"{file.path}:{number}",
+        where=f"{file.shown}:{number}",
     )
 
 
@@ -166,7 +169,7 @@ def _check(event: Event, file: LedgerFile, number: int) -> None:
     if isinstance(version, int) and version > SCHEMA_VERSION:
         raise UserError(
             f"was written by a newer sarx (version {version}; this one reads {SCHEMA_VERSION})",
-            where=f"{file.path}:{number}",
+            where=f"{file.shown}:{number}",
         )
     if not isinstance(seq, int) or not isinstance(fence, int):
         raise _damage("no seq", file, number)
@@ -196,7 +199,7 @@ def merge(parts: list[Part]) -> Contents:
                 "from a copy"
                 if seq > due
                 else f"event {seq} stands where event {due} is due; nothing was changed",
-                where=f"{part.file.path}:{number}",
+                where=f"{part.file.shown}:{number}",
             )
         contents.lines += part.lines
         if part.torn:

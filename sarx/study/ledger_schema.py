@@ -8,6 +8,9 @@ event carries it. ``events.ndjson`` (version 1) counts as fence 0. ``seq`` count
 file begins with seq n, events of earlier files with seq >= n are those of a driver that had been replaced
 without noticing, and do not count. ``compacted-NNNNNN.ndjson`` stands for all files up to that fence.
 
+On an object store it is a row of objects ``events-NNNNNN-SSSSSS.ndjson``, SSSSSS = 0, 1, 2, ..., each put
+once and never torn; an empty one is the last of its fence. ``compacted/compacted-NNNNNN.ndjson`` is as above.
+
 Events and what they carry besides ``v``, ``seq``, ``time``, ``fence``, ``event``:
 
 ========================  ============================================================

@@ -202,7 +202,7 @@ def _clock(seconds: float) -> str:
 
 
 @dataclass(frozen=True)
-class _Record:
+class Record:
     """The content of ``lease.json``; times in seconds since the Unix epoch by the clock of ``host``."""
 
     host: str
@@ -222,8 +222,8 @@ class _Record:
     @property
     def dead(self) -> bool:
         """Return whether its process is known to have ended."""
-        here = self.machine != "" and self.machine == _machine()
-        return here and _start_of(self.pid) not in (self.start, 0)
+        here = self.machine != "" and self.machine == machine()
+        return here and start_of(self.pid) not in (self.start, 0)
 
     @property
     def holder(self) -> Holder:
@@ -231,14 +231,14 @@ class _Record:
         return Holder(self.host, self.pid, _clock(self.since), self.fresh and not self.dead)
 
 
-def _look(folder: Path) -> tuple[_Record | None, int, bytes]:
+def _look(folder: Path) -> tuple[Record | None, int, bytes]:
     """Return the lease (None if there is none or it cannot be read), the highest fence, the lease's bytes."""
     record, raw = None, b""
     types = {"str": str, "int": int, "float": float, "bool": bool}
     with contextlib.suppress(FileNotFoundError, ValueError, TypeError, KeyError):
         raw = (folder / LEASE_FILE).read_bytes()
         found = json.loads(raw)
-        record = _Record(*(types[str(item.type)](found[item.name]) for item in fields(_Record)))
+        record = Record(*(types[str(item.type)](found[item.name]) for item in fields(Record)))
     return record, highest_fence(folder), raw
 
 
@@ -260,8 +260,8 @@ class _Lease(Lock):
             _watch(folder, seen)
         super().__init__(folder, max(highest, 0) + 1)
         now, pid = time.time(), os.getpid()
-        self._record = _Record(
-            socket.gethostname(), _machine(), pid, _start_of(pid) or 0, now, self.fence, now, released=False
+        self._record = Record(
+            socket.gethostname(), machine(), pid, start_of(pid) or 0, now, self.fence, now, released=False
         )
         self._renewed, self._every_s, self._expiry_s = time.monotonic(), RENEW_S, EXPIRY_S
         self._stop = threading.Event()
@@ -317,7 +317,7 @@ class _Lease(Lock):
         return max(highest, record.fence if record else 0) > self.fence
 
 
-def _watch(folder: Path, seen: tuple[_Record | None, int, bytes]) -> None:
+def _watch(folder: Path, seen: tuple[Record | None, int, bytes]) -> None:
     """Return if nothing stirs for two renewals; else raise a UserError that names the holder."""
     seconds, who = 2 * RENEW_S, seen[0].holder if seen[0] else "unknown"
     print(f"{folder}: the last driver ({who}) did not end properly; watching for {seconds:g} s", flush=True)
@@ -328,7 +328,7 @@ def _watch(folder: Path, seen: tuple[_Record | None, int, bytes]) -> None:
             raise _busy(folder, holder(folder))
 
 
-def _machine() -> str:
+def machine() -> str:
     """Return what tells apart boots and process namespaces, "" if that cannot be found out."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
@@ -337,7 +337,7 @@ def _machine() -> str:
         return ""
 
 
-def _start_of(pid: int) -> int | None:
+def start_of(pid: int) -> int | None:
     """Return when a process started, in clock ticks since the boot; None once it has ended, 0 if unknown."""
     try:
         os.kill(pid, 0)
