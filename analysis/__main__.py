@@ -14,8 +14,9 @@ from analysis.errors import UserError
 from analysis.html import to_html
 from analysis.latex import preview, to_latex
 from analysis.markdown import to_markdown
+from analysis.remote import is_url, open_remote
 from analysis.report import Report, make_report
-from analysis.studies import find_study, storage_folder
+from analysis.studies import find_study, storage_folder, storage_name
 from analysis.terminal import LOG_WIDTH, print_report
 
 
@@ -23,12 +24,17 @@ def main(arguments: list[str] | None = None) -> int:
     """Print and write the report of one study; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m analysis", description=__doc__.partition(":")[0])
     parser.add_argument("study", nargs="?", help="name of the study (default: the one that changed last)")
-    parser.add_argument("--storage", help="folder of the studies (default: $SARX_STORAGE, else results/)")
+    parser.add_argument(
+        "--storage", help="folder or s3:// URL of the studies (default: $SARX_STORAGE, else results/)"
+    )
     options = parser.parse_args(arguments)
     try:
-        folder = find_study(storage_folder(options.storage), options.study)
+        storage = storage_name(options.storage)
+        remote = open_remote(storage, options.study) if is_url(storage) else None
+        folder = remote.fetch() if remote else find_study(storage_folder(options.storage), options.study)
         report = make_report(folder)
         paths = write_report(report, folder / "report")
+        places = remote.publish(folder, paths) if remote else paths
     except (UserError, OSError) as problem:
         print(f"python -m analysis: {problem}", file=sys.stderr)
         return 2
@@ -36,9 +42,9 @@ def main(arguments: list[str] | None = None) -> int:
     if options.study is None:
         print(f"the study that changed last: {folder}")
     print_report(report, console)
-    *others, page = paths
-    for path in others:
-        print(path)
+    for place in places[:-1]:
+        print(place)
+    page = paths[-1]  # of an object store the copy here, which a browser can open
     print(f"curves and images: just tensorboard {folder.name}")
     print(f"the whole report, open it in a browser: {page}")
     return 0

@@ -15,7 +15,7 @@ import re
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import polars as pl
@@ -26,7 +26,7 @@ from sarx.study.ledger_schema import COLUMNS, SCHEMA_VERSION
 
 _SCALARS: dict[str, pl.DataType] = {"int": pl.Int64(), "float": pl.Float64(), "str": pl.String()}
 _CRC_MEMBER = b',"crc":'
-_FILE = re.compile(r"events\.ndjson|(events|compacted)-(\d{6,})\.ndjson")
+_FILE = re.compile(r"events\.ndjson|(events|compacted)-(\d{6,})(?:-(\d{6,}))?\.ndjson")
 _TRIES = 20  # listings, while a driver compacts
 _PART = 1 << 25  # bytes of a file that are parsed together
 
@@ -47,11 +47,15 @@ class Ledger:
 
 @dataclass(frozen=True, order=True)
 class LedgerFile:
-    """A file of a ledger; ``events.ndjson`` has the fence 0. They sort in the order of reading."""
+    """A file of a ledger; ``events.ndjson`` has the fence 0. They sort in the order of reading.
+
+    ``events-FENCE-SEGMENT.ndjson`` is a segment of a ledger on an object store; they are never torn.
+    """
 
     fence: int
     compacted: bool
     path: Path
+    segment: int | None = field(default=None, compare=False)
 
 
 def column_type(description: str) -> pl.DataType:
@@ -105,8 +109,9 @@ def ledger_files(folder: Path) -> list[LedgerFile]:
     found = []
     for path in folder.iterdir() if folder.is_dir() else ():
         if match := _FILE.fullmatch(path.name):
-            found.append(LedgerFile(int(match[2] or 0), match[1] == "compacted", path))
-    found.sort()
+            segment = int(match[3]) if match[3] else None
+            found.append(LedgerFile(int(match[2] or 0), match[1] == "compacted", path, segment))
+    found.sort(key=lambda file: (file.fence, file.compacted, file.segment or 0, file.path))
     return found[max((at for at, file in enumerate(found) if file.compacted), default=0) :]
 
 
@@ -196,7 +201,8 @@ def _verified(file: LedgerFile, data: bytes) -> Iterator[Part]:
 def _check_torn(file: LedgerFile, rest: bytes, number: int) -> None:
     """Refuse what begins with a bad line, unless that is the last one and was cut short."""
     line, newline, behind = rest.partition(b"\n")
-    if behind or file.compacted or _holds_event(line):
+    whole = file.compacted or file.segment is not None  # written in one piece
+    if behind or whole or _holds_event(line):
         problem = line_problem(line) if newline else line_problem(line) or "it has no newline"
         raise UserError(
             f"{file.path}:{number}: a bad line in the middle of the ledger: {problem}. Nothing was read or "

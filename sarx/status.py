@@ -28,7 +28,9 @@ def parser() -> argparse.ArgumentParser:
         help="let a trial's results count no longer and the trial run again; nothing is deleted",
     )
     parser.add_argument("--reason", default="--forget", help="why, for the ledger, with --forget")
-    parser.add_argument("--storage", help="folder of the results (default: SARX_STORAGE, else results/)")
+    parser.add_argument(
+        "--storage", help="folder or s3:// URL of the results (default: SARX_STORAGE, else results/)"
+    )
     return parser
 
 
@@ -36,9 +38,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Print and return the exit code: 0, or 2 for a user's mistake."""
     options = parser().parse_args(arguments)
     from sarx.config.errors import exit_code
+    from sarx.study.store import store_errors
+
+    def told() -> int:
+        with store_errors():
+            return run(options)
 
     try:
-        return exit_code(lambda: run(options), "stopped; nothing was changed")
+        return exit_code(told, "stopped; nothing was changed")
     except BrokenPipeError:  # head, or another reader, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -49,9 +56,9 @@ def run(options: argparse.Namespace) -> int:
     import shlex
 
     from sarx.study import studies
-    from sarx.study.storage import storage_root
+    from sarx.study.storage import storage_place
 
-    root = storage_root(options.storage)
+    root = storage_place(options.storage)
     acting = options.retry_failed or options.forget is not None
     if options.study is None and not acting:
         lines = studies.describe_studies(root)

@@ -5,47 +5,55 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from typing import TypeVar, cast
 
 from sarx.config.errors import UserError, nearest
-from sarx.study.ledger import Holder, Ledger, holder, read_events
+from sarx.study.ledger import Holder, Ledger
+from sarx.study.ledger_at import holder, open_ledger, read_events
 from sarx.study.ledger_schema import CONFIRM, FAILURES
 from sarx.study.standing import RUNNING, STATUSES, WAITING, Standing, Trial
+from sarx.study.store_object import store_of
+from sarx.study.urls import Place, Url
 
 NEVER_RAN = "never ran"
+P = TypeVar("P", bound=Place)
 
 
-def find_study(root: Path, name: str | None) -> Path:
+def find_study(root: P, name: str | None) -> P:
     """Return the folder of a study; without a name, of the one whose ledger changed last.
 
     Raises:
         UserError: If there is no study, or none of this name.
     """
-    studies = study_folders(root)
-    if not studies:
+    changed = {folder.name: _changed(folder) for folder in study_folders(root)}
+    if not changed:
         raise UserError(
             f"no study in {root}; start one with 'python -m sarx.tune STUDY.yaml', or name the folder of the "
             "results by --storage or SARX_STORAGE"
         )
     if name is None:
-        return max(studies, key=_changed)
-    if name not in (names := [folder.name for folder in studies]):
-        raise UserError(f"no study is called {name!r} in {root}; {nearest(name, names)}")
-    return root / name
+        name = max(changed, key=lambda known: changed[known])
+    elif name not in changed:
+        raise UserError(f"no study is called {name!r} in {root}; {nearest(name, changed)}")
+    return cast(P, root / name)
 
 
-def _changed(folder: Path) -> float:
+def _changed(folder: Place) -> float:
+    if isinstance(folder, Url):
+        return max((item.modified for item in store_of(folder).listing("ledger")), default=0.0)
     return max((file.stat().st_mtime for file in (folder / "ledger").glob("*.ndjson")), default=0.0)
 
 
-def study_folders(root: Path) -> list[Path]:
+def study_folders(root: Place) -> Sequence[Place]:
     """Return the folders that hold a ledger."""
+    if isinstance(root, Url):
+        return [root / name for name in store_of(root).folders() if store_of(root / name).listing("ledger")]
     return sorted(path.parent for path in root.glob("*/ledger") if path.is_dir())
 
 
-def describe_studies(root: Path) -> list[str]:
+def describe_studies(root: Place) -> list[str]:
     """Return one line for each study: name, state, trials decided of planned, age of the last event."""
     rows = []
     for folder in study_folders(root):
@@ -64,7 +72,7 @@ def describe_studies(root: Path) -> list[str]:
     return [f"{name:<{wide[0]}}  {word:<{wide[1]}}  {text}".rstrip() for name, word, text in rows]
 
 
-def describe_study(folder: Path, storage: str = "") -> list[str]:
+def describe_study(folder: Place, storage: str = "") -> list[str]:
     """Return what there is to know of one study: state, counts, failures, the next command.
 
     Args:
@@ -100,7 +108,7 @@ def describe_study(folder: Path, storage: str = "") -> list[str]:
     return [*lines, f"  next: {next_command(standing, word, folder.name, bool(failed), storage)}"]
 
 
-def look(folder: Path) -> tuple[Standing, Holder | None]:
+def look(folder: Place) -> tuple[Standing, Holder | None]:
     """Return where a study stands and who holds it; changes nothing.
 
     Raises:
@@ -152,7 +160,7 @@ def age(moment: float) -> str:
 # -------------------------------------------------------------------- what can be asked of it
 
 
-def retry_failed(folder: Path) -> list[str]:
+def retry_failed(folder: Place) -> list[str]:
     """Let the trials that failed for good run again; say what the next run does.
 
     Raises:
@@ -170,7 +178,7 @@ def retry_failed(folder: Path) -> list[str]:
     return ["the next run continues these from their last checkpoints:", *lines, _run_again(standing)]
 
 
-def forget(folder: Path, prefix: str, reason: str) -> list[str]:
+def forget(folder: Place, prefix: str, reason: str) -> list[str]:
     """Let the results of one trial count no longer; nothing is deleted; say what the next run does.
 
     Args:
@@ -197,7 +205,7 @@ def forget(folder: Path, prefix: str, reason: str) -> list[str]:
 
 
 @contextmanager
-def taken(folder: Path) -> Iterator[tuple[Ledger, Standing]]:
+def taken(folder: Place) -> Iterator[tuple[Ledger, Standing]]:
     """Hold the study while something is written to its ledger.
 
     Raises:
@@ -212,7 +220,7 @@ def taken(folder: Path) -> Iterator[tuple[Ledger, Standing]]:
         )
     if not read_events(folder / "ledger"):
         raise UserError("has never run", where=folder.name)
-    with Ledger(folder / "ledger") as ledger:
+    with open_ledger(folder / "ledger") as ledger:
         yield ledger, Standing(ledger.events)
 
 
