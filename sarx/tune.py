@@ -36,7 +36,9 @@ def parser() -> argparse.ArgumentParser:
         "--plugin", action="append", default=[], metavar="MODULE", help="import your own parts first"
     )
     parser.add_argument("--optuna-storage", metavar="URL", help="show the search to optuna-dashboard there")
-    parser.add_argument("--storage", help="folder of the results (default: SARX_STORAGE, else results/)")
+    parser.add_argument(
+        "--storage", help="folder or s3:// URL of the results (default: SARX_STORAGE, else results/)"
+    )
     parser.add_argument("--address", help="Ray cluster to join (default: RAY_ADDRESS, else a local one)")
     parser.add_argument("--on-code-change", choices=("keep", "rerun"), help="finished trials of other code")
     return parser
@@ -60,7 +62,7 @@ def run(options: argparse.Namespace) -> int:
     from sarx.study.load import load_study, located
     from sarx.study.only import named_arms
     from sarx.study.plan import describe_plan
-    from sarx.study.storage import storage_root
+    from sarx.study.storage import storage_place
     from sarx.training.smoke import smoke
 
     plugins.load(options.plugin)
@@ -74,7 +76,7 @@ def run(options: argparse.Namespace) -> int:
     if not (options.address or os.environ.get("RAY_ADDRESS")):
         with located(source):
             check_local(study.resources)
-    root = storage_root(options.storage)
+    root = storage_place(options.storage)
     print(f"results in {root / study.study}")
     print("\n".join([*describe_plan(study, arms), *describe_search(study, arms)]), flush=True)
     if options.smoke:

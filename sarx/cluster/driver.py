@@ -62,7 +62,7 @@ def run_study(
         address: Cluster to join; None: RAY_ADDRESS, else a local one.
         mirror: Where settled search trials are copied to.
     """
-    with Monitor(results=folder.root) as monitor:
+    with Monitor(results=str(folder.place)) as monitor:
         leaving = Leaving(engine.ledger, folder, monitor)
         monitor.tick(engine)
         with stopping(leaving):
@@ -74,7 +74,7 @@ def run_study(
                 left = sum(count.total - count.done for count in totals(overview(engine)).values())
                 for line in describe_batch(study, arms, slots):
                     print(line)
-                print(f"running {left} trials, {slots} at a time; results in {folder.root}", flush=True)
+                print(f"running {left} trials, {slots} at a time; results in {folder.place}", flush=True)
                 fit(study, engine, folder, monitor, mirror=mirror)
             if engine.done and not engine.held_back:
                 note_finished(leaving)
@@ -180,7 +180,7 @@ class Leaving:
         """Leave because of a signal; the exit code is 128 + its number."""
         name = signal.Signals(number).name
         goodbye = [
-            f"\nstopped by {name}; nothing finished is lost. Results: {self.folder.root}",
+            f"\nstopped by {name}; nothing finished is lost. Results: {self.folder.place}",
             f"to go on: {same_command()}",
         ]
         self._leave(name, 128 + number, goodbye)
@@ -190,7 +190,7 @@ class Leaving:
         counts = totals(overview(engine)).items()
         left = ", ".join(f"{phase} {count.total - count.done} of {count.total}" for phase, count in counts)
         goodbye = [
-            f"\nstopped: {why}; nothing finished is lost. Results: {self.folder.root}",
+            f"\nstopped: {why}; nothing finished is lost. Results: {self.folder.place}",
             f"left: {left} trials",
             f"to go on: raise {why.partition('=')[0]}, then {same_command()}",
         ]
@@ -199,7 +199,7 @@ class Leaving:
     def given_up(self, error: UserError) -> NoReturn:
         """Leave because the study cannot go on; the exit code is 2."""
         message = "error: " + " ".join(str(error).splitlines())
-        self._leave(str(error), 2, [message, f"results: {self.folder.root}"], stream=2)
+        self._leave(str(error), 2, [message, f"results: {self.folder.place}"], stream=2)
 
     def _leave(self, why: str, code: int, goodbye: list[str], stream: int = 1) -> NoReturn:
         for number in SIGNALS:
@@ -288,13 +288,14 @@ def summarise(engine: Engine, folder: StudyFolder, seconds: float) -> int:
         record = engine.record(claim)
         if record.status in (FAILED, DIVERGED):
             what = f"{claim.arm.key} {claim.phase} {claim.index}: {record.reason}"
-            print(f"  {record.status}: {what} ({folder.trial(record.trial_id) / 'log.txt'})")
+            log = folder.shown(folder.trial(record.trial_id) / "log.txt")
+            print(f"  {record.status}: {what} ({log})")
     missing, held = engine.incomplete, engine.held_back if engine.done else []
     if failed := [arm for arm in missing if arm not in held]:
         print(f"  without all their trials: {', '.join(failed)}")
     if held:
         print(f"  held back by {restriction(engine)}: {', '.join(held)}")
-    print(f"results      {folder.root}")
-    print(f"tensorboard  {folder.tensorboard}   (just tensorboard {engine.study.study})")
+    print(f"results      {folder.place}")
+    print(f"tensorboard  {folder.shown(folder.tensorboard)}   (just tensorboard {engine.study.study})")
     print(f"next         just analyze {engine.study.study}", flush=True)
     return 1 if missing else 0

@@ -7,12 +7,12 @@ import os
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import Any, Protocol
 
 from sarx.cluster.driver import Leaving, run_study, stopping
 from sarx.cluster.limits import unwritable
 from sarx.cluster.resources import check_reachable
+from sarx.cluster.transfer import publishing
 from sarx.config import plugins
 from sarx.config.errors import UserError, nearest
 from sarx.config.schema import TrainConfig, as_dict
@@ -22,7 +22,7 @@ from sarx.search.propose import check, confounding
 from sarx.search.rungs import rung_epochs
 from sarx.study.design import Arm
 from sarx.study.identity import training_code, trial_id
-from sarx.study.ledger import Ledger
+from sarx.study.ledger_at import open_ledger
 from sarx.study.load import located
 from sarx.study.opening import last_opening, open_study, opened_payload, settle_code
 from sarx.study.plan import Timing, describe_cost
@@ -31,7 +31,9 @@ from sarx.study.schema import COST, Study
 from sarx.study.search_checks import search_config
 from sarx.study.since import changes, describe_changes
 from sarx.study.source import Source
-from sarx.study.storage import open_folder
+from sarx.study.storage import open_study_folder
+from sarx.study.store import store_errors
+from sarx.study.urls import Place
 from sarx.tensorboard import declare
 
 JUDGED = 64
@@ -50,14 +52,14 @@ class Options(Protocol):
 
 
 def start(
-    study: Study, arms: list[Arm], root: Path, options: Options, only_arms: frozenset[str] | None = None
+    study: Study, arms: list[Arm], root: Place, options: Options, only_arms: frozenset[str] | None = None
 ) -> int:
     """Open the study's ledger and run what is left; return the exit code.
 
     Args:
         study: The study.
         arms: Its arms.
-        root: Folder of the results.
+        root: Where the results lie.
         options: The command line.
         only_arms: Names of the arms to run now; None: all.
     """
@@ -66,12 +68,18 @@ def start(
     target = options.address or os.environ.get("RAY_ADDRESS")
     if target:
         check_reachable(target)
-    folder = open_folder(root, study.study)
+    folder = open_study_folder(root, study.study)
     try:
-        ledger = Ledger(folder.ledger)
+        with store_errors():
+            ledger = open_ledger(folder.place / "ledger")
     except OSError as error:
         raise unwritable(folder, error) from None
-    with ledger, stopping(Leaving(ledger, folder)):
+    with (
+        store_errors(),
+        ledger,
+        stopping(Leaving(ledger, folder)),
+        publishing(folder, fresh=not ledger.events) as publish,
+    ):
         code, kept = settle_code(ledger.events, training_code(), options.on_code_change)
         before = last_opening(ledger.events)
 
@@ -96,6 +104,7 @@ def start(
                 ["arm", "level", "phase", "index", *study.search.parameters],
                 time.time(),
             )
+            publish()
             engine = Engine(
                 study,
                 arms,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import gc
 import json
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -16,21 +15,19 @@ from ray.tune import Callback
 from ray.tune.search import Searcher
 
 from sarx.cluster import failures
+from sarx.cluster.leftovers import Leftovers
 from sarx.cluster.limits import Guard, check_room, unwritable
 from sarx.cluster.monitor import Monitor
 from sarx.cluster.segment_run import DIVERGED
 from sarx.cluster.session_failure import SessionFailure
 from sarx.cluster.slots import Slots
+from sarx.cluster.transfer import bring_logs, send_log
 from sarx.cluster.trial import encode_segment
 from sarx.config.errors import UserError
 from sarx.config.schema import as_dict
 from sarx.search.claims import Claim, Segment
 from sarx.search.engine import Engine
 from sarx.search.mirror import Mirror
-from sarx.search.state import DIVERGED as DIVERGED_TRIAL
-from sarx.search.state import FINISHED, NEW
-from sarx.study.ledger import Event
-from sarx.study.ledger_schema import CONFIRM
 from sarx.study.storage import StudyFolder
 from sarx.tensorboard import Board
 
@@ -113,8 +110,8 @@ class SegmentSearcher(Searcher):
                 return Searcher.FINISHED if self.engine.done else None
             self.running[trial_id] = (segment, self._board(segment))
             self.slots.handed(trial_id)
-        study = self.engine.study
-        return encode_segment(segment, self.folder.root, study.resources, study.limits.trial_minutes)
+        study, url = self.engine.study, str(self.folder.url or "")
+        return encode_segment(segment, self.folder.root, study.resources, study.limits.trial_minutes, url)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Record an epoch that is not the last of its segment; the worker starts no other before that."""
@@ -167,6 +164,8 @@ class SegmentSearcher(Searcher):
                 if self.mirror is not None:
                     self.mirror.settle(self.engine)
                 self.monitor.tick(self.engine)
+        if final:
+            self.leftovers.close()
 
     def save(self, checkpoint_path: str) -> None:
         """Keep nothing: the ledger is the only state."""
@@ -185,6 +184,7 @@ class SegmentSearcher(Searcher):
             self.give_up(error)
 
     def _log(self, segment: Segment) -> Path:
+        bring_logs(self.folder, segment.trial_id)
         return self.folder.trial(segment.trial_id) / "log.txt"
 
     def _unsettled(self, ending: Ending) -> bool:
@@ -223,8 +223,12 @@ class SegmentSearcher(Searcher):
         check_room(self.folder, reason)
         self.engine.failed(segment, reason, kind)
         failures.note(log, segment.attempt, kind, reason)
+        send_log(self.folder, segment.trial_id)
+        shown = self.folder.shown(log)
         with contextlib.suppress(OSError):  # nobody listens, which must not end the study
-            print(f"{segment.label}: attempt {segment.attempt} failed ({kind}): {reason} ({log})", flush=True)
+            print(
+                f"{segment.label}: attempt {segment.attempt} failed ({kind}): {reason} ({shown})", flush=True
+            )
 
     def _board(self, segment: Segment) -> Board:
         claim = self.engine.claim_of(segment)
@@ -271,58 +275,6 @@ class Watch(Callback):
             gc.freeze()
             self._frozen = True
         self._over = self.searcher.slots.forget(self._over)
-
-
-class Leftovers:
-    """Deletes the resumable checkpoints of decided trials; confirm trials keep their final weights.
-
-    A trial is decided when it has finished or diverged, or when all that claimed it have stopped it early.
-    One that failed for good keeps its checkpoints: it may be retried.
-
-    Args:
-        engine: The study being run.
-        folder: Its folder.
-    """
-
-    def __init__(self, engine: Engine, folder: StudyFolder) -> None:
-        """Start with nothing known; the first ``clean`` reads all of the ledger."""
-        self.engine = engine
-        self.folder = folder
-        self._read = 0
-        self._phase: dict[str, str] = {}
-
-    def clean(self) -> None:
-        """Delete what was left by the trials that were decided since the last call."""
-        events = self.engine.ledger.events
-        fresh, self._read = events[self._read :], len(events)
-        moved = dict.fromkeys(trial for event in fresh if (trial := self._note(event)))
-        for trial_id in moved:
-            if self._decided(trial_id):
-                self._delete(trial_id)
-
-    def _note(self, event: Event) -> str | None:
-        """Take in an event; return the trial if it may be decided now."""
-        kind, trial_id = event["event"], event.get("trial_id", "")
-        if kind == "trial_started":
-            self._phase[trial_id] = event["phase"]
-        return trial_id if kind in ("stopped", "trial_finished", "diverged") else None
-
-    def _decided(self, trial_id: str) -> bool:
-        status = self.engine.records[trial_id].status
-        if status == NEW:
-            return self.engine.stopped(trial_id)
-        return status in (FINISHED, DIVERGED_TRIAL)
-
-    def _delete(self, trial_id: str) -> None:
-        for attempt in self.folder.trial(trial_id).glob("attempt-*"):
-            try:
-                if self._phase.get(trial_id) == CONFIRM:
-                    for stale in (*attempt.glob("epoch-*"), *attempt.glob(".epoch-*")):
-                        stale.unlink(missing_ok=True)
-                elif attempt.is_dir():
-                    shutil.rmtree(attempt)
-            except OSError as error:
-                print(f"{attempt}: checkpoints that are needed no more stay there ({error})", flush=True)
 
 
 def searched_values(claim: Claim, engine: Engine) -> dict[str, Any]:

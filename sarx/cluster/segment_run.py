@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -14,6 +15,7 @@ import ray
 
 from sarx.cluster.capture import captured, watchdog
 from sarx.cluster.failures import heading
+from sarx.cluster.transfer import Carrier
 from sarx.config import plugins
 from sarx.search.claims import Segment
 from sarx.study.identity import changed_files, training_code
@@ -21,6 +23,7 @@ from sarx.study.ledger_schema import CONFIRM
 from sarx.study.provenance import trial_provenance, write_config
 from sarx.study.schema import Resources
 from sarx.study.storage import StudyFolder
+from sarx.study.urls import url_of
 
 DIVERGED = "the loss became non-finite"
 
@@ -54,9 +57,12 @@ an earlier one where checkpoints were lost.
 """
 
 
-def encode_work(segment: Segment, root: Path, resources: Resources, trial_minutes: float = 0.0) -> str:
+def encode_work(
+    segment: Segment, root: Path, resources: Resources, trial_minutes: float = 0.0, url: str = ""
+) -> str:
     """Return a segment with all that a worker needs as text."""
     work: dict[str, Any] = {"segment": asdict(segment), "root": str(root), "resources": asdict(resources)}
+    work |= {"url": url} if url else {}
     work |= {"trial_minutes": trial_minutes, "plugins": plugins.loaded()}
     return json.dumps(work | {"files": dict(training_code().files)})
 
@@ -66,7 +72,7 @@ def decode_work(text: str) -> Work:
     work = json.loads(text)
     return Work(
         Segment(**work["segment"]),
-        StudyFolder(Path(work["root"])),
+        StudyFolder(Path(work["root"]), url_of(work["url"]) if "url" in work else None),
         Resources(**work["resources"]),
         work["trial_minutes"],
         work["plugins"],
@@ -97,9 +103,30 @@ class SegmentRun:
         self._start = start
         self._results: Iterator[Any] | None = None
         self._left_s = 60 * work.trial_minutes or None
+        self._carrier = None
+        if work.folder.url is not None:
+            attempts = range(work.segment.attempt, work.segment.since - 1, -1)
+            self._carrier = Carrier(work.folder, work.segment.trial_id, list(attempts), rank)
 
     def advance(self) -> dict[str, Any]:
-        """Train one epoch; return ``result`` (JSON), ``images`` of the last, and ``done`` of the segment."""
+        """Train one epoch; return ``result`` (JSON), ``images`` of the last, and ``done`` of the segment.
+
+        Of a study on an object store everything up to here is there when this returns.
+        """
+        if self._carrier is None:
+            return self._advance()
+        if self._results is None:
+            self._carrier.bring()
+        over = True
+        try:
+            answer = self._advance()
+            over = answer["done"]
+            return answer
+        finally:
+            with contextlib.suppress(OSError):  # what matters is what was to be told
+                self._carrier.send_logs(over)
+
+    def _advance(self) -> dict[str, Any]:
         began, segment = time.monotonic(), self.work.segment
         with captured(self.log, segment.attempt), watchdog(self.log, self._left_s):
             if self._results is None:
@@ -115,6 +142,10 @@ class SegmentRun:
             images = previews(self.work, result) if shows else []
             if ended:
                 self.close()  # its checkpoint is there
+            if self._carrier is not None:
+                self._carrier.send_checkpoints()
+                if ended:
+                    self._carrier.tidy()
         if self._left_s is not None:
             self._left_s -= time.monotonic() - began
         values = plain(result)

@@ -14,7 +14,7 @@ from sarx.study.schema import Resources
 
 
 def encode_segment(
-    segment: Segment, root: Path, resources: Resources, trial_minutes: float = 0.0
+    segment: Segment, root: Path, resources: Resources, trial_minutes: float = 0.0, url: str = ""
 ) -> dict[str, str]:
     """Return a Tune config for a segment: one text, so that Tune neither flattens nor resolves it.
 
@@ -23,8 +23,9 @@ def encode_segment(
         root: The study's folder.
         resources: What a trial occupies.
         trial_minutes: Minutes that the attempt may take; 0: no limit.
+        url: Of the study on an object store, whose working copy ``root`` is then; empty without one.
     """
-    return {"segment": encode_work(segment, root, resources, trial_minutes)}
+    return {"segment": encode_work(segment, root, resources, trial_minutes, url)}
 
 
 class TrialHost(Trainable):
