@@ -52,7 +52,8 @@ class Site:
             UserError: If it is neither an absolute folder nor a URL.
         """
         if not self.settings:
-            return str(Path(os.environ.get("SARX_STORAGE") or "results").expanduser().resolve())
+            given = os.environ.get("SARX_STORAGE") or "results"
+            return given if "://" in given else str(Path(given).expanduser().resolve())
         given = self.settings.get("SARX_STORAGE", "")
         if not (given.startswith("/") or URL.match(given)):
             raise UserError(

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shlex
 import signal
@@ -133,6 +134,10 @@ def tensorboard(arguments: list[str]) -> int:
     name, _ = own_options(arguments)
     study = arguments.pop(0) if arguments and not arguments[0].startswith("-") else ""
     place, site = find(name)
+    if "://" in site.storage:  # on an object store; seen from here
+        command = [sys.executable, "-m", "sarx.boards", *filter(None, [study]), *arguments]
+        there = {**os.environ, "SARX_STORAGE": site.storage}
+        return subprocess.run(command, env=there, check=False).returncode
     folder, options = f"{site.storage}/{study}", ["--host", "127.0.0.1"]
     if place.here(site):
         program = str(Path(sys.executable).with_name("tensorboard"))
