@@ -14,6 +14,8 @@ from analysis import remote
 from analysis.__main__ import main as analyze
 from analysis.ledger import read_ledger
 from sarx import boards
+from sarx.cluster import node_probe
+from sarx.config.errors import UserError
 from sarx.status import main as status
 from sarx.study.ledger_at import open_ledger, read_events
 from sarx.study.storage import open_study_folder, storage_place, working_copy
@@ -101,6 +103,12 @@ def test_what_is_said_of_a_store_that_cannot_be_used(storage, capsys, monkeypatc
         said = capsys.readouterr().err
         assert "credentials come from the environment" in said
         assert "secret" not in said
+
+
+def test_a_node_says_whether_it_reaches_the_store(storage):
+    assert node_probe.storage(str(storage), "mark")["unwritable"] == ""
+    assert "there is no such bucket" in node_probe.storage("s3://no-such-bucket/x", "mark")["unwritable"]
+    assert store_of(storage).listing() == []
 
 
 def test_single_trainings_need_a_folder(storage):
@@ -244,4 +252,7 @@ def test_places(storage, tmp_path, monkeypatch):
     assert folder.place == storage / "small"
     assert str(folder.shown(folder.trial("t") / "log.txt")) == f"{storage}/small/trials/t/log.txt"
     assert open_study_folder(tmp_path, "small").place == tmp_path / "small"
+    monkeypatch.setenv("SARX_CACHE", "/proc/no")
+    with pytest.raises(UserError, match=r"^s3://bucket/.*: its working copy cannot be written to /proc/no"):
+        open_study_folder(storage, "small")
     shutil.rmtree(tmp_path / "cache")

@@ -16,6 +16,7 @@ from sarx.cluster.findings import FAILED, OK, WARNING, Finding, judge
 
 if TYPE_CHECKING:
     from sarx.study.schema import Resources
+    from sarx.study.urls import Place
 
 PATIENCE_S = 90.0
 """Seconds that a node has to answer; importing torch for the first time takes some of them."""
@@ -34,7 +35,9 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("study", type=Path, metavar="STUDY.yaml")
     parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE")
     parser.add_argument("--plugin", action="append", default=[], metavar="MODULE")
-    parser.add_argument("--storage", help="folder of the results (default: SARX_STORAGE, else results/)")
+    parser.add_argument(
+        "--storage", help="folder or s3:// URL of the results (default: SARX_STORAGE, else results/)"
+    )
     parser.add_argument("--address", help="Ray cluster (default: RAY_ADDRESS, else a local one)")
     return parser
 
@@ -52,14 +55,14 @@ def run(options: argparse.Namespace) -> int:
     from sarx.config import plugins
     from sarx.study.design import make_arms
     from sarx.study.load import load_study
-    from sarx.study.storage import storage_root
+    from sarx.study.storage import storage_place
 
     plugins.load(options.plugin)
     study, source = load_study(options.study, options.set)
     arms = make_arms(study, source)
     roots = sorted({root for arm in arms if (root := str(getattr(arm.config.data, "root", "")))})
     target = options.address or os.environ.get("RAY_ADDRESS")
-    findings = findings_of(study.resources, target, storage_root(options.storage), roots)
+    findings = findings_of(study.resources, target, storage_place(options.storage), roots)
     show(findings)
     bad = sum(finding.state == FAILED for finding in findings)
     print(f"{bad} to mend before the study can run" if bad else "the study can run here")
@@ -68,13 +71,13 @@ def run(options: argparse.Namespace) -> int:
     return 1 if bad else 0
 
 
-def findings_of(resources: Resources, target: str | None, root: Path, roots: Sequence[str]) -> list[Finding]:
+def findings_of(resources: Resources, target: str | None, root: Place, roots: Sequence[str]) -> list[Finding]:
     """Return what is the case on a cluster.
 
     Args:
         resources: What a trial occupies.
         target: Address of the cluster; None starts Ray on this machine for as long as it takes.
-        root: Folder of the results.
+        root: Where the results lie.
         roots: Folders of data sets.
     """
     from sarx.cluster.resources import check_reachable, prepare_environment
@@ -121,7 +124,7 @@ def joined(target: str | None) -> Iterator[None]:
         ray.shutdown()
 
 
-def look_around(resources: Resources, root: Path, roots: Sequence[str]) -> list[Finding]:
+def look_around(resources: Resources, root: Place, roots: Sequence[str]) -> list[Finding]:
     """Return the findings on the cluster that this process has joined."""
     import ray
 
@@ -140,13 +143,13 @@ def look_around(resources: Resources, root: Path, roots: Sequence[str]) -> list[
         "mark": mark,
         "roots": list(roots),
     }
-    written = write_mark(root, mark)
+    written = isinstance(root, Path) and write_mark(root, mark)
     try:
         here = node_probe.NodeProbe().look(request)
         probes = {name: probe_on(node["NodeID"]) for name, node in known.items()}
         looks = {name: look_at(probe, request) for name, probe in probes.items()}
     finally:
-        if written:
+        if written and isinstance(root, Path):
             (root / mark).unlink(missing_ok=True)
     findings = judge(here, looks, gpus, str(root))
     fit = trials_that_fit(nodes(), resources)

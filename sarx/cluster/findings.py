@@ -127,7 +127,8 @@ def _storage(seen: Mapping[str, Look], storage: str) -> list[Finding]:
     least = min((look["free_gib"] for look in seen.values() if not look["unwritable"]), default=0.0)
     if not found and least < LITTLE_GIB:
         return [Finding("storage", WARNING, f"{storage}: {least:.1f} GiB free", "make room")]
-    return found or [Finding("storage", OK, f"{storage}: writable from every node, {least:.0f} GiB free")]
+    room = f", {least:.0f} GiB free" if least < float("inf") else ""
+    return found or [Finding("storage", OK, f"{storage}: writable from every node{room}")]
 
 
 def _data(seen: Mapping[str, Look]) -> list[Finding]:

@@ -128,11 +128,28 @@ def visible_gpus() -> int:
             os.environ["CUDA_VISIBLE_DEVICES"] = hidden
 
 
+def store_problem(url: str) -> str:
+    """Return why a study cannot lie on an object store for this node, or ''."""
+    try:
+        from sarx.study.store import check_store
+        from sarx.study.store_object import store_of
+        from sarx.study.urls import url_of
+    except ImportError as error:
+        return f"this node cannot tell: {error}"
+    try:
+        check_store(store_of(url_of(url) / ".check"))
+    except ValueError as error:  # UserError
+        return str(error)
+    return ""
+
+
 def storage(folder: str, mark: str) -> dict[str, Any]:
     """Return ``unwritable`` (why, or ''), ``unshared`` and ``free_gib`` of the folder of results."""
     found: dict[str, Any] = {"unwritable": "", "unshared": False, "free_gib": 0.0}
     if not folder:
         return found
+    if "://" in folder:
+        return found | {"unwritable": store_problem(folder), "free_gib": float("inf")}
     path = Path(folder) / f".check-{uuid.uuid4().hex}"
     try:
         path.write_bytes(b"sarx")

@@ -125,7 +125,14 @@ def open_study_folder(place: Place, study: str) -> StudyFolder:
 
     url = place / study
     check_store(store_of(url))
-    return StudyFolder(open_folder(working_copy(url).parent, study).root, url)
+    copy = working_copy(url)
+    try:
+        return StudyFolder(open_folder(copy.parent, study).root, url)
+    except UserError:
+        raise UserError(
+            f"its working copy cannot be written to {copy}; set SARX_CACHE to a folder on a local disk",
+            where=str(url),
+        ) from None
 
 
 def open_folder(root: Path, study: str) -> StudyFolder:

@@ -29,7 +29,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -132,6 +132,8 @@ def check_store(store: Store) -> None:
     """
     name = f"{PROBE}{secrets.token_hex(6)}"
     with store_errors():
+        with suppress(FileNotFoundError):
+            store.read(name)  # which fails sooner than a write where nobody answers
         tag = store.create(name, b"first")
         try:
             problem = _ignored_condition(store, name, tag)

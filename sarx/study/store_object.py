@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from obstore.store import ObjectStore as Client
 
 CHUNK = 8 * 2**20
-_AGAIN_S = (0.5, 1.0, 2.0, 4.0, 8.0)
+_AGAIN_S = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 """Pauses before a write is tried again whose answer was lost; obstore itself repeats what it safely can."""
-_RETRIES: Any = {"max_retries": 8, "retry_timeout": timedelta(seconds=60)}
+_RETRIES: Any = {"max_retries": 5, "retry_timeout": timedelta(seconds=60)}
 _CLIENT: Any = {"connect_timeout": "5s", "timeout": "120s"}
 
 
