@@ -116,7 +116,7 @@ def test_single_trainings_need_a_folder(storage):
         [sys.executable, "-m", "sarx.train", "data=digit_scenes"], capture_output=True, text=True, cwd=ROOT
     )
     assert done.returncode == 2
-    assert done.stderr.startswith(f"error: storage: {storage}: single trainings need a folder")
+    assert done.stderr.startswith(f"error: storage: {storage}: this command needs a folder")
 
 
 def segments_of(study, storage, per_segment=50):

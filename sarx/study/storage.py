@@ -68,8 +68,8 @@ def storage_root(given: str | None) -> Path:
     place = storage_place(given)
     if isinstance(place, Url):
         raise UserError(
-            f"{place}: single trainings need a folder, only studies can lie on an object store; give "
-            "--storage DIR (a trial's files can be copied there)",
+            f"{place}: this command needs a folder; on an object store tune, status, analysis, tensorboard "
+            "and the check of a cluster work. Copy the study to a folder and give --storage DIR",
             where="storage",
         )
     return place

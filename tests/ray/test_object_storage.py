@@ -16,7 +16,7 @@ from tests import s3_server
 CHECKOUT = Path(__file__).resolve().parents[2]
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.timeout(900),
+    pytest.mark.timeout(1500),
     pytest.mark.skipif(bool(s3_server.MISSING), reason=s3_server.WHY),
 ]
 
@@ -39,7 +39,7 @@ def stored(host, monkeypatch, tmp_path):
         store_of.cache_clear()
 
 
-def wait_for(condition, seconds=400.0):
+def wait_for(condition, seconds=600.0):
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if condition():
@@ -57,7 +57,8 @@ def test_a_killed_driver_loses_nothing_and_repeats_nothing_finished(stored, fini
     one, url = stored
     process = one.start()
     finish.append(process)
-    wait_for(lambda: len(events(url, "trial_finished")) >= 3)
+    wait_for(lambda: process.poll() is not None or len(events(url, "trial_finished")) >= 3)
+    assert process.poll() is None, process.communicate()[0]
     other = one.run()
     assert other.returncode == 2, other.stdout + other.stderr
     assert f"already running (pid {process.pid}" in other.stderr
