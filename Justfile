@@ -69,7 +69,7 @@ dashboard *arguments: setup
 
 # all fast tests (under 10 minutes on 2 cores)
 test *arguments: setup
-    @.venv/bin/pytest -n 2 "$@"
+    @.venv/bin/pytest -n 2 --dist worksteal "$@"
 
 # tests with real kills, clusters and job submission
 test-slow *arguments: setup

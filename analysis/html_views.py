@@ -157,7 +157,9 @@ def figure_view(drawing: Drawing, folder: Path, number: int) -> FigureView:
     width, height = svg_size(svg)
     kind, data = "svg+xml", svg
     if len(svg) > LARGEST_SVG:
-        png = (folder / f"{drawing.name}.png").read_bytes()
+        from analysis.figures.drawing import as_png  # matplotlib: only where figures are shown
+
+        png = as_png(drawing)
         kind, data = ("png", png) if len(png) < len(svg) else (kind, data)
     source = f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
     return FigureView(number, drawing.title, drawing.alt, drawing.caption, source, width, height)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,3 +62,12 @@ def save(drawing: Drawing, folder: Path, kinds: Sequence[str] = ("svg", "pdf")) 
         for path, kind in zip(paths, kinds, strict=True):
             drawing.figure.savefig(path, dpi=150 if kind == "png" else "figure", metadata=dict(UNDATED[kind]))
     return paths
+
+
+def as_png(drawing: Drawing) -> bytes:
+    """Return a figure as PNG."""
+    buffer = io.BytesIO()
+    with styled():
+        settle(drawing.figure)
+        drawing.figure.savefig(buffer, format="png", dpi=150, metadata=dict(UNDATED["png"]))
+    return buffer.getvalue()

@@ -14,7 +14,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from analysis.__main__ import write_report
-from analysis.figures.drawing import Drawing
+from analysis.figures.drawing import Drawing, as_png
 from analysis.html import PAGE, of_search, to_html
 from analysis.html_views import LARGEST_SVG, FigureView, figure_view, sort_value, table_view
 from analysis.report import make_report
@@ -107,8 +107,12 @@ def test_sections_tables_and_headings(text: str) -> None:
     assert numbers == [f"Table {number}" for number in range(1, len(tables) + 1)]
     assert all("scope" in found for _, found, _ in page.all("th"))
     pictures = page.all("img")
-    assert len(pictures) == 1
-    assert (pictures[0][1]["alt"] or "").startswith("16 paired differences of test/miou to sar")
+    assert len(pictures) >= 2
+    assert all(found["alt"] for _, found, _ in pictures)
+    assert any(
+        (found["alt"] or "").startswith("Paired differences of test/miou to sar, with 95 % intervals: ")
+        for _, found, _ in pictures
+    )
     assert "Nothing: the tables are complete." in section(text, "missing")
     assert "9 arms were compared" in section(text, "methods")
     assert "CUDA out of memory" in section(text, "failures")
@@ -135,22 +139,25 @@ def test_nothing_can_be_fetched(text: str) -> None:
     assert "@import" not in outside
 
 
-def test_the_picture_is_the_file_that_was_written(paper: Path, text: str) -> None:
-    ((_, found, _),) = Page(text).all("img")
-    kind, _, data = (found["src"] or "").partition(",")
-    assert kind == "data:image/svg+xml;base64"
-    svg = (paper / "figures" / "forest.svg").read_bytes()
-    assert base64.b64decode(data) == svg
-    root = ElementTree.fromstring(svg)
-    sizes = [round(float((root.get(name) or "").removesuffix("pt")) * 4 / 3) for name in ("width", "height")]
-    assert [int(found[name] or 0) for name in ("width", "height")] == sizes
+def test_the_pictures_are_the_files_that_were_written(paper: Path, text: str) -> None:
+    pictures = [found for _, found, _ in Page(text).all("img")]
+    written = [path.read_bytes() for path in (paper / "figures").glob("*.svg")]
+    shown = []
+    for found in pictures:
+        kind, _, data = (found["src"] or "").partition(",")
+        assert kind == "data:image/svg+xml;base64"
+        shown.append(base64.b64decode(data))
+        root = ElementTree.fromstring(shown[-1])
+        sizes = [(root.get(name) or "").removesuffix("pt") for name in ("width", "height")]
+        expected = [round(float(size) * 4 / 3) for size in sizes]
+        assert [int(found[name] or 0) for name in ("width", "height")] == expected
+    assert sorted(shown) == sorted(written)
 
 
 def test_a_very_large_drawing_is_shown_as_png(tmp_path: Path) -> None:
     head = b'<?xml version="1.0"?><svg xmlns="x" height="72pt" viewBox="0 0 1 1" width="144.4pt">'
     drawing = Drawing("points", "Points", "Many points.", Figure(), "All of them.")
-    (tmp_path / "points.png").write_bytes(b"png")
-    for size, kind, data in ((LARGEST_SVG, "svg+xml", None), (LARGEST_SVG + 1, "png", b"png")):
+    for size, kind, data in ((LARGEST_SVG, "svg+xml", None), (LARGEST_SVG + 1, "png", as_png(drawing))):
         svg = head.ljust(size)
         (tmp_path / "points.svg").write_bytes(svg)
         view = figure_view(drawing, tmp_path, 1)
