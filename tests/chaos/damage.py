@@ -125,7 +125,7 @@ def refuses_flipped(subject: Subject, path: Path) -> str:
     code, output = subject.run()
     assert code == 2, f"exit code {code}: {output[-1500:]}"
     assert "Traceback" not in output, output[-1500:]
-    said = [line for line in output.splitlines() if path.name in line and "damaged" in line]
+    said = [line for line in output.splitlines() if path.name in line and "is damaged here" in line]
     assert said, output[-1500:]
     flip(path)
     assert path.read_bytes() == raw, "the damaged file was changed"
@@ -146,13 +146,18 @@ def tear(path: Path) -> None:
         handle.write(b'{"v":2,"seq":99999,"time":1.0,"event":"trial_fin')
 
 
+def names_torn(output: str, path: Path) -> list[str]:
+    """Return the lines that say that the last line of a ledger was cut short."""
+    return [line for line in output.splitlines() if path.name in line and "cut short" in line]
+
+
 def torn_ledger(name: str, subject: Subject) -> Case:
     """A torn last line is left out and named."""
     before = interrupted(subject)
-    tear(newest_ledger(subject))
-    output = complete(subject, before)
-    said = [line for line in output.splitlines() if "torn" in line]
-    assert said, output[-1500:]
+    ledger = newest_ledger(subject)
+    tear(ledger)
+    said = names_torn(complete(subject, before), ledger)
+    assert said, subject.log.read_text()[-1500:]
     return Case(name, True, said[0])
 
 
@@ -227,7 +232,7 @@ def files_in_turn(name: str, subject: Subject) -> Case:
     subject.wait(lambda: named_in_log(cut) and len(subject.events("trial_started")) > starts)
     subject.wait(lambda: len(subject.finished()) > len(before) and checkpoints(subject))
     subject.kill_driver(alone=False)
-    assert "torn" in subject.log.read_text(), subject.log.read_text()[-1500:]
+    assert names_torn(subject.log.read_text(), ledger), subject.log.read_text()[-1500:]
     flipped = checkpoints(subject)[-1]
     flip(flipped)
     complete(subject, subject.finished())
