@@ -147,7 +147,8 @@ def look_around(resources: Resources, root: Place, roots: Sequence[str]) -> list
     try:
         here = node_probe.NodeProbe().look(request)
         probes = {name: probe_on(node["NodeID"]) for name, node in known.items()}
-        looks = {name: look_at(probe, request) for name, probe in probes.items()}
+        pending = {name: probe.look.remote(request) for name, probe in probes.items()}  # all at once
+        looks = {name: look_at(probe, pending[name]) for name, probe in probes.items()}
     finally:
         if written and isinstance(root, Path):
             (root / mark).unlink(missing_ok=True)
@@ -162,12 +163,34 @@ def look_around(resources: Resources, root: Place, roots: Sequence[str]) -> list
     else:
         cure = "add nodes, or lower resources in the study"
         findings.append(Finding("resources", FAILED, missing(nodes(), resources), cure))
-    usable = [
-        node for name, node in known.items() if not isinstance(look := looks[name], str) and look["code"]
-    ]
-    if fit and (len(usable) > 1 or resources.num_workers > 1):
-        findings.append(network([node["NodeID"] for node in usable], resources.gpus_per_worker))
+    usable = {
+        name: node["NodeID"]
+        for name, node in known.items()
+        if not isinstance(look := looks[name], str) and look["code"]
+    }
+    places = meeting_places(usable, gpus, resources)
+    if fit and places:
+        findings.append(network(places, resources.gpus_per_worker))
     return findings
+
+
+def meeting_places(usable: Mapping[str, str], gpus: Mapping[str, float], resources: Resources) -> list[str]:
+    """Return the node of each worker of the network check: one per node, two on a single one; [] for none.
+
+    Where trials use GPUs, only nodes that have them take part: a head often has none.
+
+    Args:
+        usable: Id of each node that can take part, by name.
+        gpus: GPUs of each node, by name.
+        resources: What a trial occupies.
+    """
+    needs_gpu = resources.gpus_per_worker > 0
+    able = [name for name in usable if not needs_gpu or gpus[name] >= 1]
+    if len(able) > 1:
+        return [usable[name] for name in able]
+    if able and resources.num_workers > 1 and (not needs_gpu or gpus[able[0]] >= 2):
+        return [usable[able[0]]] * 2
+    return []
 
 
 def write_mark(root: Path, mark: str) -> bool:
@@ -197,12 +220,12 @@ def probe_on(node_id: str, num_gpus: float = 0) -> Any:
     return actor.options(scheduling_strategy=place, num_gpus=num_gpus).remote()
 
 
-def look_at(probe: Any, request: Mapping[str, Any]) -> dict[str, Any] | str:
-    """Return what a node has and how its clock stands, or why there is no answer."""
+def look_at(probe: Any, pending: Any) -> dict[str, Any] | str:
+    """Return what a node has, which its probe is finding out, and how its clock stands; or why not."""
     import ray
 
     try:
-        look: dict[str, Any] = ray.get(probe.look.remote(dict(request)), timeout=PATIENCE_S)
+        look: dict[str, Any] = ray.get(pending, timeout=PATIENCE_S)
         best = (float("inf"), 0.0)
         for _ in range(PINGS):
             before = time.time()
@@ -216,15 +239,14 @@ def look_at(probe: Any, request: Mapping[str, Any]) -> dict[str, Any] | str:
     return look | {"error_s": best[0], "skew_s": best[1]}
 
 
-def network(node_ids: Sequence[str], gpus_per_worker: float) -> Finding:
-    """Sum a tensor over one worker per node (two on a single node) and say how fast that was.
+def network(places: Sequence[str], gpus_per_worker: float) -> Finding:
+    """Sum a tensor over workers on these nodes and say how fast that was.
 
     The bandwidth is that of a ring: 2 (n - 1) / n times the bytes, over the seconds of the best of
     ``TIMES``. Source: nccl-tests, doc/PERFORMANCE.md, "bus bandwidth".
     """
     import ray
 
-    places = [*node_ids] if len(node_ids) > 1 else [*node_ids] * 2
     size = len(places)
     cure = "open all ports between the nodes; set GLOO_SOCKET_IFNAME / NCCL_SOCKET_IFNAME where they differ"
     probes = [probe_on(node, 1 if gpus_per_worker else 0) for node in places]
@@ -241,7 +263,8 @@ def network(node_ids: Sequence[str], gpus_per_worker: float) -> Finding:
     if not all(right for right, _ in sums):
         return Finding("network", FAILED, f"{backend} all-reduce over {size} workers gave a wrong sum", cure)
     rate = 2 * (size - 1) / size * MIB * 2**20 / max(took for _, took in sums) / 1e9
-    where = f"on {len(node_ids)} nodes" if len(node_ids) > 1 else "on one node"
+    nodes = len(set(places))
+    where = f"on {nodes} nodes" if nodes > 1 else "on one node"
     return Finding(
         "network", OK, f"{backend} all-reduce of {MIB} MiB, {size} workers {where}: {rate:.2f} GB/s"
     )

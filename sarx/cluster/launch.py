@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from sarx.cluster.driver import Leaving, run_study, stopping
@@ -63,8 +64,6 @@ def start(
         options: The command line.
         only_arms: Names of the arms to run now; None: all.
     """
-    from sarx.data import fingerprint
-
     target = options.address or os.environ.get("RAY_ADDRESS")
     if target:
         check_reachable(target)
@@ -83,15 +82,6 @@ def start(
         code, kept = settle_code(ledger.events, training_code(), options.on_code_change)
         before = last_opening(ledger.events)
 
-        def identify(config: TrainConfig) -> str:
-            return trial_id(
-                config,
-                data_fingerprint=fingerprint(config.data),
-                code=code.digest,
-                threads=study.resources.cpus_per_worker,
-                workers=study.resources.num_workers,
-            )
-
         payload = opened_payload(study, arms, code, kept, describe_scores(arms))
         epochs = max(search_config(study, arm).training.epochs for arm in arms)
         payload["plan"]["rungs"] = list(rung_epochs(study.search.scheduler, epochs))
@@ -109,7 +99,7 @@ def start(
                 study,
                 arms,
                 ledger,
-                identify,
+                identity_under(study, code.digest),
                 code.digest,
                 only_arms=only_arms,
                 only_phase=options.phase,
@@ -120,6 +110,22 @@ def start(
             print(line, flush=True)
         mirror = Mirror(options.optuna_storage, study, arms) if options.optuna_storage else None
         return run_study(study, arms, engine, folder, options.address, mirror)
+
+
+def identity_under(study: Study, code: str) -> Callable[[TrainConfig], str]:
+    """Return what gives the trials of a study their identity, with training code of this digest."""
+    from sarx.data import fingerprint
+
+    def identify(config: TrainConfig) -> str:
+        return trial_id(
+            config,
+            data_fingerprint=fingerprint(config.data),
+            code=code,
+            threads=study.resources.cpus_per_worker,
+            workers=study.resources.num_workers,
+        )
+
+    return identify
 
 
 def check_metrics(study: Study, arms: list[Arm], source: Source) -> None:

@@ -32,6 +32,18 @@ def local_port(_: Site) -> int:
     return int(json.loads(local.RECORD.read_text(encoding="utf-8"))["ports"]["dashboard"])
 
 
+LAUNCHED = Place(
+    launcher.up,
+    launcher.down,
+    launcher.shell,
+    launcher.forward,
+    keys=launcher.KEYS,
+    files=launcher.FILES,
+    needs={"ssh": "Debian has it as openssh-client", "rsync": "Debian has it"},
+    grows=True,
+)
+"""A cloud for which Ray has a cluster launcher; the folder of the place says which."""
+
 PLACES = {
     "local": Place(
         local_up,
@@ -65,26 +77,8 @@ PLACES = {
         uploads=False,
         batch=slurm.BATCH,
     ),
-    "aws": Place(
-        launcher.up,
-        launcher.down,
-        launcher.shell,
-        launcher.forward,
-        keys=launcher.KEYS,
-        files=launcher.FILES,
-        needs={"ssh": "Debian has it as openssh-client", "rsync": "Debian has it"},
-        grows=True,
-    ),
-    "gcp": Place(
-        launcher.up,
-        launcher.down,
-        launcher.shell,
-        launcher.forward,
-        keys=launcher.KEYS,
-        files=launcher.FILES,
-        needs={"ssh": "Debian has it as openssh-client", "rsync": "Debian has it"},
-        grows=True,
-    ),
+    "aws": LAUNCHED,
+    "gcp": LAUNCHED,
     "kuberay": Place(
         kuberay.up,
         kuberay.down,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from sarx.cluster.check import missing_token
+from sarx.cluster.check import meeting_places, missing_token
 from sarx.cluster.findings import FAILED, OK, WARNING, judge
+from sarx.study.schema import Resources
 
 GOOD = {
     "host": "a",
@@ -91,3 +92,19 @@ def test_a_missing_token_is_found_before_the_cluster_refuses(tmp_path, monkeypat
     file.unlink()
     monkeypatch.setenv("RAY_AUTH_TOKEN", "secret")
     assert missing_token() is None
+
+
+@pytest.mark.parametrize(
+    ("gpus", "resources", "expected"),
+    [
+        ({"head": 0.0, "a": 0.0}, {}, ["1", "2"]),
+        ({"head": 0.0}, {}, []),
+        ({"head": 0.0}, {"num_workers": 2}, ["1", "1"]),
+        ({"head": 0.0, "a": 4.0, "b": 4.0}, {"gpus_per_worker": 1.0}, ["2", "3"]),
+        ({"head": 0.0, "a": 4.0}, {"num_workers": 2, "gpus_per_worker": 1.0}, ["2", "2"]),
+        ({"head": 0.0, "a": 1.0}, {"num_workers": 2, "gpus_per_worker": 1.0}, []),
+    ],
+)
+def test_workers_meet_on_nodes_that_can_hold_them(gpus, resources, expected):
+    usable = {name: str(number) for number, name in enumerate(gpus, start=1)}
+    assert meeting_places(usable, gpus, Resources(**resources)) == expected
