@@ -86,7 +86,7 @@ class ArmSearch:
         seats = self._recorded(start, size)
         if seats is None:
             proposals = self._proposals(start, size)
-            seats = [self._seat(start + i, proposals[i].point, proposals[i].memory) for i in range(size)]
+            seats = [self._proposed(start + i, proposal) for i, proposal in enumerate(proposals)]
         new = [self._take(seat) for seat in seats]
         if any(new):
             self.book.ledger.sync()
@@ -141,7 +141,7 @@ class ArmSearch:
             payload = json.loads(event.get("payload") or "{}")
             if payload.get("by") != self._model(start):
                 return None
-            seat = self._seat(index, stored, payload.get("memory", {}))
+            seat = self._seat(self.book.recorded(self.arm, event, stored), payload.get("memory", {}))
             if seat.claim.trial_id != event["trial_id"]:
                 return None
             seats.append(seat)
@@ -181,11 +181,14 @@ class ArmSearch:
             contains(p, parameters[p.key]) for p in space
         )
 
-    def _seat(self, index: int, point: Mapping[str, Any], memory: Mapping[str, Any]) -> Seat:
-        claim = self.book.claim(self.arm, SEARCH, index, point, repeat=self.repeat)
+    def _proposed(self, index: int, proposal: Proposal) -> Seat:
+        claim = self.book.claim(self.arm, SEARCH, index, proposal.point, repeat=self.repeat)
+        return self._seat(claim, proposal.memory)
+
+    def _seat(self, claim: Claim, memory: Mapping[str, Any]) -> Seat:
         if self._rungs is None:
-            self._rungs = rung_epochs(self.book.study.search.scheduler, claim.config.training.epochs)
-        return Seat(claim, (*self._rungs, claim.config.training.epochs)[0], memory=memory, home=self)
+            self._rungs = rung_epochs(self.book.study.search.scheduler, claim.epochs)
+        return Seat(claim, (*self._rungs, claim.epochs)[0], memory=memory, home=self)
 
     def _take(self, seat: Seat) -> bool:
         """Add a seat; return whether its proposal is new to the ledger."""
@@ -288,7 +291,7 @@ class ArmSearch:
         if recorded is not None:
             goes = recorded == "promoted"
         if goes:
-            ends = (*(self._rungs or ()), seat.claim.config.training.epochs)
+            ends = (*(self._rungs or ()), seat.claim.epochs)
             seat.until = ends[ends.index(rung) + 1]
             self.book.write_verdict("promoted", seat.claim, rung)
         else:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from sarx.config.compose import override
@@ -17,6 +19,9 @@ from sarx.study.ledger_files import collecting_nothing
 from sarx.study.ledger_schema import CONFIRM, SEARCH
 from sarx.study.schema import Study
 from sarx.study.seeds import derive
+
+IDENTITY = "1"
+"""Version of what makes a ``trial_id`` of options: one more where equal options get another one."""
 
 Place = tuple[str, str, int, int]
 """Arm, level, repeat, index."""
@@ -46,6 +51,8 @@ class Book:
         self.selected: dict[Place, Event] = {}
         self.judged: dict[tuple[Place, str, int], str] = {}
         self._plain: dict[tuple[str, str], dict[str, Any]] = {}
+        self._usuals: dict[tuple[str, str], TrainConfig] = {}
+        self._bases: dict[tuple[str, str], str] = {}
         with collecting_nothing():
             for event in ledger.events:
                 self.records.apply(event)
@@ -90,7 +97,7 @@ class Book:
             seed=claim.seed,
             trial_id=claim.trial_id,
             parameters=pack_parameters(claim.parameters),
-            payload=json.dumps({"code": self.code, **payload}),
+            payload=json.dumps({"code": self.code, **self._base_of(claim), **payload}),
         )
 
     def claim_once(self, claim: Claim, **payload: Any) -> None:
@@ -138,6 +145,7 @@ class Book:
         repeat: int = 0,
         proposal: int | None = None,
         seed: int | None = None,
+        trial_id: str | None = None,
     ) -> Claim:
         """Make a claim: resolve its options and its identity.
 
@@ -149,15 +157,63 @@ class Book:
             repeat: Which of the arm's searches.
             proposal: Of a finalist or confirm claim: the search proposal that it takes up.
             seed: Seed of the trial; by default that of the phase and index.
+            trial_id: Identity of the trial where it is known; its options are then resolved when asked for.
         """
         if seed is None:
             seed = self.seed(phase, index, repeat)
+
+        def resolve() -> TrainConfig:
+            return self._resolve(arm, phase, seed, parameters)
+
+        epochs = self._usual(arm).training.epochs
+        if trial_id is None:
+            config = resolve()
+            trial_id, epochs = self.identify(config), config.training.epochs
+            resolve = partial(_same, config)
+        return Claim(arm, phase, index, seed, trial_id, dict(parameters), resolve, epochs, repeat, proposal)
+
+    def recorded(self, arm: Arm, event: Event, parameters: Mapping[str, Any]) -> Claim:
+        """Make the claim of a search proposal again whose event is in the ledger.
+
+        Where it was written under the same base (see ``base``), its identity is the recorded one: of a large
+        study that is taken up again only the trials that still run have their options resolved.
+        """
+        index, repeat = event["index"], event.get("repeat") or 0
+        known = None
+        if not any(key.startswith(("data.", "training.")) for key in parameters):
+            payload = json.loads(event.get("payload") or "{}")
+            same = payload.get("base") == self.base(arm) and event["seed"] == self.seed(SEARCH, index, repeat)
+            known = event["trial_id"] if same else None
+        return self.claim(arm, SEARCH, index, parameters, repeat=repeat, trial_id=known)
+
+    def base(self, arm: Arm) -> str:
+        """Return a digest of what decides the identity of an arm's search trials besides parameters, seed."""
+        key = (arm.level, arm.name)
+        if key not in self._bases:
+            resources = self.study.resources
+            parts = [IDENTITY, self.identify(self._usual(arm))]
+            parts += [
+                str(resources.num_workers),
+                str(resources.cpus_per_worker),
+            ]  # some parameters let them in
+            self._bases[key] = hashlib.sha256(":".join(parts).encode()).hexdigest()[:16]
+        return self._bases[key]
+
+    def _base_of(self, claim: Claim) -> dict[str, str]:
+        return {"base": self.base(claim.arm)} if claim.phase == SEARCH else {}
+
+    def _usual(self, arm: Arm) -> TrainConfig:
+        """Return what the search trials of an arm have in common, with the default of every parameter."""
+        key = (arm.level, arm.name)
+        if key not in self._usuals:
+            self._usuals[key] = self._resolve(arm, SEARCH, 0, {})
+        return self._usuals[key]
+
+    def _resolve(self, arm: Arm, phase: str, seed: int, parameters: Mapping[str, Any]) -> TrainConfig:
         pairs = {**(self.study.search.overrides if phase == SEARCH else {}), **parameters}
         own = {"seed": seed, "role": CONFIRM if phase == CONFIRM else SEARCH}
         values = override(self.plain(arm), {**pairs, **own})
-        config = rebuild(arm.config, values, {*own, *(key.partition(".")[0] for key in pairs)})
-        trial_id = self.identify(config)
-        return Claim(arm, phase, index, seed, trial_id, dict(parameters), config, repeat, proposal)
+        return rebuild(arm.config, values, {*own, *(key.partition(".")[0] for key in pairs)})
 
     def seed(self, phase: str, index: int, repeat: int = 0) -> int:
         """Return the seed of a search proposal, finalist seed or confirm seed; phases share none."""
@@ -191,6 +247,10 @@ class Book:
         elif kind == "forgotten":
             gone = event["trial_id"]
             self.judged = {key: verdict for key, verdict in self.judged.items() if key[1] != gone}
+
+
+def _same(config: TrainConfig) -> TrainConfig:
+    return config
 
 
 def failure(segment: Segment, reason: str, kind: str) -> dict[str, Any]:

@@ -49,7 +49,7 @@ class Choice:
             seed=book.seed(FINALIST, k, search.repeat),
         )
         book.claim_once(claim, proposal=candidate.index)
-        self.seats.append(Seat(claim, claim.config.training.epochs, home=self))
+        self.seats.append(Seat(claim, claim.epochs, home=self))
         self.open += 1
 
     @property

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from sarx.config.schema import TrainConfig
@@ -21,7 +22,8 @@ class Claim:
         seed: Seed of the trial.
         trial_id: Identity of the trial.
         parameters: Searched options and their values; empty for the arm's default.
-        config: Everything that is trained.
+        make: Resolves the options; ``config`` keeps what it returns.
+        epochs: Length of the trial.
         repeat: Which of the arm's independent searches.
         proposal: Of a finalist or confirm claim: the search proposal whose parameters it has.
     """
@@ -32,9 +34,15 @@ class Claim:
     seed: int
     trial_id: str
     parameters: Mapping[str, Any]
-    config: TrainConfig
+    make: Callable[[], TrainConfig] = field(compare=False, repr=False)
+    epochs: int
     repeat: int = 0
     proposal: int | None = None
+
+    @cached_property
+    def config(self) -> TrainConfig:
+        """Everything that is trained."""
+        return self.make()
 
     @property
     def label(self) -> str:

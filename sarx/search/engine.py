@@ -329,7 +329,7 @@ class Engine:
         for k in range(winner.repeat, self.study.confirm.seeds, repeats):
             claim = self.book.claim(arm, CONFIRM, k, parameters, repeat=winner.repeat, proposal=winner.index)
             self.book.claim_once(claim)
-            seats.append(Seat(claim, claim.config.training.epochs))
+            seats.append(Seat(claim, claim.epochs))
         self._open_confirm += len(seats) * self._may_run(arm, CONFIRM)
         self.confirm[arm.key] = sorted([*self.confirm[arm.key], *seats], key=lambda seat: seat.claim.index)
         self._add(seats)

@@ -42,7 +42,8 @@ class Course(Mapping[int, tuple[float, ...]]):
     def __getitem__(self, epoch: int) -> tuple[float, ...]:
         """Return the goals after an epoch."""
         found = dict.fromkeys(self._names, math.nan)
-        for item in self._events[epoch].get("metrics") or ():
+        metrics = self._events[epoch].get("metrics")
+        for item in () if metrics is None else metrics:
             if item["name"] in found:
                 found[item["name"]] = float(item["nonfinite"] if "nonfinite" in item else item["value"])
         if COST in found:
@@ -134,6 +135,10 @@ class Records:
         if kind not in MOVES:
             return
         record = self.of(event["trial_id"])
+        if kind == "epoch" and event["attempt"] == record.attempts:  # most events are
+            record.mark = event.get("time") or 0.0
+            self.seconds += self._epoch(record, event)
+            return
         before = record.status in DECIDED, record.seconds
         self._move(record, kind, event)
         after = self.by_id[record.trial_id]
@@ -183,10 +188,13 @@ class Records:
         record.failures += record.kind not in FREE_OF_CHARGE
         record.status = FAILED if record.failures > self.max_failures else NEW
 
-    def _epoch(self, record: Record, event: Event) -> None:
+    def _epoch(self, record: Record, event: Event) -> float:
+        """Take an epoch that was trained; return its seconds."""
         record.goals.note(event)
-        record.seconds += event.get("duration_s") or 0.0
+        seconds: float = event.get("duration_s") or 0.0
+        record.seconds += seconds
         record.epoch = event["epoch"]
+        return seconds
 
     def settle(self) -> None:
         """After a replay: what the last driver left running is free to continue."""

@@ -6,9 +6,7 @@ import ast
 import dataclasses
 import hashlib
 import importlib.metadata
-import io
 import json
-import tokenize
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -17,7 +15,8 @@ from typing import Any
 
 import sarx
 from sarx.config import plugins
-from sarx.config.schema import TrainConfig
+from sarx.config.schema import TrainConfig, part_names
+from sarx.study.comments import without_comments
 
 PACKAGE = Path(__file__).resolve().parents[1]
 TRAINING_CODE = tuple(f"{part}/**/*.py" for part in ("training", "models", "regularizers", "losses", "data"))
@@ -33,6 +32,7 @@ WITHOUT_EFFECT = frozenset(
     }
 )
 """Files there that change no number of a trial."""
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,7 @@ def trial_id(
         record["threads"] = threads
     if workers != 1 and not same_on_any_workers(config):
         record["workers"] = workers
-    text = json.dumps(record, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return hashlib.sha256(_CANONICAL.encode(record).encode()).hexdigest()[:16]
 
 
 def same_on_any_workers(config: TrainConfig) -> bool:
@@ -81,7 +80,7 @@ def canonical(config: TrainConfig) -> dict[str, Any]:
     leaves old identities unchanged. Values are already coerced to the type of their field: 1 and 1.0 are one.
     """
     record: dict[str, Any] = {"seed": config.seed, "role": config.role}
-    for group in (item.name for item in dataclasses.fields(config) if item.name not in record):
+    for group in part_names():
         part = getattr(config, group)
         record[group] = {
             name: value
@@ -135,13 +134,11 @@ def part_digest(part: str) -> str:
 
 def source_digest(text: str) -> str:
     """Digest Python source; comments, docstrings, blank lines and trailing spaces do not count."""
-    lines = text.splitlines()
-    for token in tokenize.generate_tokens(io.StringIO(text).readline):
-        if token.type == tokenize.COMMENT:
-            row, column = token.start
-            lines[row - 1] = lines[row - 1][:column]
+    tree = ast.parse(text)
+    nodes = list(ast.walk(tree))
+    lines = without_comments(text, nodes)
     documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-    for node in ast.walk(ast.parse(text)):
+    for node in nodes:
         if isinstance(node, documented) and ast.get_docstring(node, clean=False) is not None:
             docstring = node.body[0]
             first, last = docstring.lineno - 1, (docstring.end_lineno or 0) - 1

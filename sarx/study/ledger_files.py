@@ -20,7 +20,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import gc
-import io
 import os
 import re
 from collections.abc import Iterator
@@ -28,7 +27,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sarx.config.errors import UserError
-from sarx.study.ledger_lines import Event, decode, holds_event
+from sarx.study.ledger_lines import Event, decode_part, holds_event
 from sarx.study.ledger_schema import SCHEMA_VERSION
 
 FILE = "events.ndjson"
@@ -137,21 +136,28 @@ def read_file(file: LedgerFile, keep_lines: bool = False) -> Part:
 def read_lines(file: LedgerFile, raw: bytes, keep_lines: bool = False) -> Part:
     """Check every line of a file whose content is ``raw``; see ``read_file``."""
     part, whole = Part(file), file.compacted or bool(file.url)
-    lines = io.BytesIO(raw)
-    for number, line in enumerate(lines, start=1):
+    view, size = memoryview(raw), len(raw)
+    start = number = 0
+    while start < size:
+        number += 1
+        end = raw.find(b"\n", start)
+        after = size if end < 0 else end + 1
         try:
-            if not line.endswith(b"\n"):
+            if end < 0:
                 raise ValueError("no newline at its end")
-            event = decode(line)
+            event = decode_part(view, raw, start, end)
         except ValueError as error:
-            if lines.read(1) or whole or holds_event(line):
+            if after < size or whole or holds_event(raw[start:after]):
                 raise _damage(str(error), file, number) from None
             part.torn = number
             break
-        _check(event, file, number)
+        seq, fence = event.get("seq"), event.get("fence")
+        if event.get("v") != SCHEMA_VERSION or fence != file.fence or type(seq) is not int:
+            _check(event, file, number)
         part.events.append(event)
         if keep_lines:
-            part.lines.append(line)
+            part.lines.append(raw[start:after])
+        start = after
     return part
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+from zlib import crc32
 
 import orjson
 
@@ -29,7 +29,7 @@ def encode(event: Mapping[str, Any]) -> str:
     if isinstance(packed := plain.get("metrics"), PackedMetrics):
         plain["metrics"] = packed.plain()
     text = json.dumps(plain, separators=(",", ":"), allow_nan=False)
-    crc = f"{zlib.crc32(text.encode()):08x}"
+    crc = f"{crc32(text.encode()):08x}"
     return f'{text[:-1]},"crc":"{crc}"}}\n'
 
 
@@ -40,21 +40,44 @@ def decode(line: str | bytes) -> Event:
         ValueError: If its checksum does not match or it is not a JSON object in UTF-8.
     """
     raw = (line.encode() if isinstance(line, str) else line).removesuffix(b"\n")
-    head, seal = raw[:-_SEAL], raw[-_SEAL:]
-    if not seal.startswith(_TAG):
+    return decode_part(memoryview(raw), raw, 0, len(raw))
+
+
+def decode_part(view: memoryview, raw: bytes, start: int, end: int) -> Event:
+    """Return the event of the line ``raw[start:end]``, which has no newline.
+
+    Args:
+        view: Of ``raw``, so that the checksum needs no copy.
+        raw: Any number of lines.
+        start: Where the line starts.
+        end: Where it ends.
+
+    Raises:
+        ValueError: As ``decode``.
+    """
+    close = end - _SEAL
+    if close < start or not raw.startswith(_TAG, close):
         raise ValueError("no checksum at its end")
-    crc = b"%08x" % zlib.crc32(b"}", zlib.crc32(head))
-    if seal[len(_TAG) : -2] != crc:
+    crc = b"%08x" % crc32(b"}", crc32(view[start:close]))
+    if not raw.startswith(crc, close + len(_TAG)) or not raw.startswith(b'"}', end - 2):
         raise ValueError("checksum mismatch")
-    start = head.find(_METRICS)  # inside a string the quotes would be escaped
-    apart = start > 0 and head.endswith(b"}]") and head.find(b'}],"', start) < 0  # nothing follows them
-    event = orjson.loads(head[:start] + b"}" if apart else raw)
+    at = raw.find(_METRICS, start, close)  # inside a string the quotes would be escaped
+    if at > start and _ends_with_list(raw, at, close):  # nothing follows them
+        event = orjson.loads(raw[start:at] + b"}")
+        event["metrics"] = PackedMetrics(raw[at + len(_METRICS) - 1 : close])
+        event["crc"] = crc.decode()
+        return event  # type: ignore[no-any-return]
+    event = orjson.loads(view[start:end])
     if not isinstance(event, dict):
         raise ValueError("not a JSON object")
-    if apart:
-        event["metrics"] = PackedMetrics(head[start + len(_METRICS) - 1 :])
-        event["crc"] = crc.decode()
     return event
+
+
+def _ends_with_list(raw: bytes, start: int, end: int) -> bool:
+    """Return whether the list of objects that begins in ``raw[start:end]`` is the last thing there."""
+    if raw.find(b"]", start, end) == end - 1:  # the usual case, found quickly
+        return True
+    return raw.endswith(b"}]", start, end) and raw.find(b'}],"', start, end) < 0
 
 
 class PackedMetrics(Sequence[dict[str, Any]]):

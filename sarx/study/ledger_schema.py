@@ -16,8 +16,9 @@ Events and what they carry besides ``v``, ``seq``, ``time``, ``fence``, ``event`
 ========================  ============================================================
 study_opened              payload: see ``OPENED_KEYS``; written at each start of the driver
 proposed                  arm, level, phase=search, repeat, index (proposal), seed, trial_id, parameters,
-                          payload: {code: digest}, {same_as: index} for a point that the arm has had
-                          before, and what the sampler must remember
+                          payload: {code: digest}, {base: digest} of what decides trial_id besides
+                          parameters and seed (absent in older ledgers), {same_as: index} for a point that
+                          the arm has had before, and what the sampler must remember
 promoted                  arm, level, repeat, index, trial_id, epoch (the rung): goes on
 stopped                   as promoted, payload: {reason}: stopped early
 selected                  arm, level, repeat, trial_id (the winner), index (its proposal), metrics (its

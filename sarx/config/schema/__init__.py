@@ -96,9 +96,8 @@ class TrainConfig:
     def __post_init__(self) -> None:
         """Check the fields that belong to no group and what two groups must agree on."""
         self.seed = coerce(self.seed, (int,), "seed")
-        for item in dataclasses.fields(self):
-            if item.name in ("seed", "role"):
-                check_value(getattr(self, item.name), item.metadata, item.name)
+        for item in _own_fields():
+            check_value(getattr(self, item.name), item.metadata, item.name)
         wanted = DECODERS_OF[self.data.task]
         if self.model.decoder not in wanted:
             raise UserError(
@@ -110,6 +109,19 @@ class TrainConfig:
         check_classifier(self)
         if isinstance(self.regularizer, SarConfig):
             self.regularizer.check_sizes(self.data.num_classes, self.model.feature_dim)
+
+
+@cache
+def _own_fields() -> tuple[dataclasses.Field[Any], ...]:
+    """Return the fields of a ``TrainConfig`` that are no part."""
+    return tuple(item for item in dataclasses.fields(TrainConfig) if item.name in ("seed", "role"))
+
+
+@cache
+def part_names() -> tuple[str, ...]:
+    """Return the names of the parts of a ``TrainConfig``, in order."""
+    own = {item.name for item in _own_fields()}
+    return tuple(item.name for item in dataclasses.fields(TrainConfig) if item.name not in own)
 
 
 def check_classifier(config: TrainConfig) -> None:
@@ -178,7 +190,7 @@ def rebuild(config: TrainConfig, values: Mapping[str, Any], groups: Collection[s
     Raises:
         UserError: As ``build``.
     """
-    known = {item.name: getattr(config, item.name) for item in dataclasses.fields(TrainConfig)}
+    known = {name: getattr(config, name) for name in (*part_names(), "seed", "role")}
     return TrainConfig(**known | read_parts({group: values[group] for group in groups}))
 
 

@@ -59,10 +59,11 @@ def coerce(value: Any, allowed: tuple[type, ...], dotted: str) -> Any:
     Raises:
         UserError: If the value has no faithful reading as one of the types.
     """
-    if isinstance(value, int) and value.bit_length() > 64:
+    kind = type(value)
+    if kind is int and value.bit_length() > 64:
         raise UserError("the number is too large", key=dotted)
-    if type(value) in allowed:
-        return value + 0.0 if type(value) is float else value  # -0.0 and 0.0 are one value
+    if kind in allowed:
+        return value + 0.0 if kind is float else value  # -0.0 and 0.0 are one value
     number = value
     if isinstance(value, str) and str not in allowed:
         number = _number(value)
@@ -94,13 +95,15 @@ def check_value(value: Any, metadata: typing.Mapping[str, Any], dotted: str) -> 
     Raises:
         UserError: Naming the dotted key, the value and what is allowed.
     """
-    choices = metadata.get("choices")
-    if isinstance(value, str) and choices is not None and value not in choices:
-        raise UserError(f"{value!r} is not one of {', '.join(choices)}", key=dotted)
+    if isinstance(value, str):
+        choices = metadata.get("choices")
+        if choices is not None and value not in choices:
+            raise UserError(f"{value!r} is not one of {', '.join(choices)}", key=dotted)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return
     limits = metadata.get("limits", {})
-    low, high, above, below = (limits.get(k) for k in ("low", "high", "above", "below"))
+    get = limits.get
+    low, high, above, below = get("low"), get("high"), get("above"), get("below")
     outside = (
         (isinstance(value, float) and not math.isfinite(value))
         or (low is not None and value < low)
@@ -122,14 +125,18 @@ def describe_range(limits: typing.Mapping[str, float | None]) -> str:
 
 def check_fields(owner: Any, group: str) -> None:
     """Coerce and check every field of a configuration dataclass; called from ``__post_init__``."""
-    for name, kinds, metadata in _fields_of(owner.__class__):
-        dotted = f"{group}.{name}"
+    for name, kinds, metadata, dotted in _fields_of(owner.__class__, group):
         value = coerce(getattr(owner, name), kinds, dotted)
         check_value(value, metadata, dotted)
         setattr(owner, name, value)
 
 
 @cache
-def _fields_of(owner: type[Any]) -> list[tuple[str, tuple[type, ...], typing.Mapping[str, Any]]]:
+def _fields_of(
+    owner: type[Any], group: str
+) -> list[tuple[str, tuple[type, ...], typing.Mapping[str, Any], str]]:
     kinds = field_types(owner)  # type: ignore[arg-type]
-    return [(item.name, kinds[item.name], item.metadata) for item in dataclasses.fields(owner)]
+    return [
+        (item.name, kinds[item.name], item.metadata, f"{group}.{item.name}")
+        for item in dataclasses.fields(owner)
+    ]
