@@ -20,6 +20,7 @@ _WATCHED = {
     "arms": False,
     "trials_per_arm": True,
     "seeds": True,
+    "looks": True,
     "steps": True,
     "selection": True,
     "plan": True,
@@ -89,9 +90,17 @@ def _reconsidered(before: Payload, after: Payload) -> bool:
 
 def _differs(key: str, before: Payload, after: Payload) -> bool:
     """Return whether a watched entry changed; one that an old ledger could not have did not."""
+    if key == "seeds" and _by_plan(before, after):
+        return False
     if key in _ABSENT_IN_OLD_LEDGERS and None in (before.get(key), after.get(key)):
         return False
     return bool(before.get(key) != after.get(key))
+
+
+def _by_plan(before: Payload, after: Payload) -> bool:
+    """Return whether both numbers of seeds are looks that were said up front."""
+    looks = before.get("looks") or ()
+    return looks == (after.get("looks") or ()) and {before["seeds"], after["seeds"]} <= set(looks)
 
 
 def _change(key: str, before: Payload, after: Payload) -> str:

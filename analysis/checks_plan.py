@@ -128,6 +128,11 @@ def looks(sources: Sources) -> Line:
     count = len(study.changes)
     changes = f"{count} change{'s' if count > 1 else ''}" if count else "no change"
     evidence = f"{starts} start{'s' if starts > 1 else ''}, {changes} of the plan"
+    planned = len(study.planned_looks)
+    if planned > 1 and study.looks == planned:
+        return answered(
+            question, True, f"{evidence}; {planned} looks were planned: p values are multiplied by {planned}."
+        )
     if study.looks == 1:
         harmless = ", none of them a new look at known results" if study.changes else ""
         return answered(question, True, f"{evidence}{harmless}.")

@@ -67,8 +67,11 @@ class Study:
         changes: one sentence for each thing that changed between two starts.
         held_out: whether the selection split is a part of the training images; confirm trains on them all.
         orientation: arm -> what others reach on ``primary`` with its settings.
-        looks: 1 + the number of such changes, made after confirm results were known.
+        looks: the planned ones, at least 1, + the number of such changes, made after confirm results were
+            known.
         look_starts: the number of each start that made one, with its ``seq``.
+        planned_looks: numbers of confirm seeds at which results may be looked at, said up front; each counts
+            as a look from the start.
         design: what made the arms; ``explicit`` where they are named one by one.
         space: the searched parameters by name, as far as the ledger says.
         cited: values that others published.
@@ -96,6 +99,7 @@ class Study:
     changes: tuple[str, ...] = field(default=())
     looks: int = 1
     look_starts: Mapping[int, int] = field(default_factory=dict)
+    planned_looks: tuple[int, ...] = ()
     orientation: Mapping[str, float] = field(default_factory=dict)
     held_out: bool = False
     design: str = "explicit"
@@ -211,8 +215,9 @@ def _study(
         search=search,
         components=components,
         changes=changes,
-        looks=1 + len(looks),
+        looks=max(1, len(planned := tuple(payload.get("looks") or ()))) + len(looks),
         look_starts=looks,
+        planned_looks=planned,
         orientation=dict(report.get("orientation") or {}),
         held_out=bool(payload.get("held_out")),
         design=(payload.get("plan") or {}).get("design") or "explicit",

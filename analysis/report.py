@@ -21,6 +21,7 @@ from analysis.history import said_before
 from analysis.incidents import UNNAMED, failures_by_kind, forgotten, last_failure
 from analysis.layouts import layout_tables
 from analysis.ledger import Ledger, read_ledger
+from analysis.looks import at_look, said_of_looks
 from analysis.methods import methods
 from analysis.missing import missing
 from analysis.opened import Study, read_study
@@ -88,8 +89,9 @@ def make_report(folder: Path) -> Report:
     """
     ledger = read_ledger(folder)
     events = ledger.events
-    study = read_study(events)
+    plan = read_study(events)
     trials = confirm_trials(events)
+    study = at_look(plan, seeds_without_winner(plan, searches_without_winner(events, plan), trials))
     metrics = confirm_metrics(events, trials)
     facts = _facts(study, ledger, trials, metrics)
     comparison = compare(study, seeds_without_winner(study, facts.without_winner, trials), metrics)
@@ -111,7 +113,13 @@ def make_report(folder: Path) -> Report:
         sources=sources,
         tables=[level_table(study, comparison, facts.searches, level) for level in study.levels],
         extras=extras,
-        caption=[*caption(study, comparison, facts), *remarks, *said_before(events, study), *statements],
+        caption=[
+            *caption(study, comparison, facts),
+            *said_of_looks(study, plan.seeds),
+            *remarks,
+            *said_before(events, study),
+            *statements,
+        ],
         missing=shortfalls(study, comparison) + missing(study, comparison, facts),
         methods=methods(sources),
         checklist=checklist(sources),

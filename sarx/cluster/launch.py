@@ -240,5 +240,6 @@ def dry_run(study: Study, arms: list[Arm]) -> int:
     slots = max(1, len(os.sched_getaffinity(0)) // (threads * workers))
     print("\n".join(describe_cost(study, arms, timings, slots)))
     rows = len(arms) - sum(arm.name == study.ablation.reference for arm in arms)
-    print(describe_power(study.confirm.seeds, rows, study.report.primary))
+    looks = max(1, len(study.confirm.looks))
+    print(describe_power(study.confirm.seeds, rows, study.report.primary, looks))
     return 0

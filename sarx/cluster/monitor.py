@@ -16,6 +16,7 @@ from sarx.cluster.live import MAX_ARMS, LiveView, failures, frame, wanted
 from sarx.cluster.pace import Pace, Work, remaining, work
 from sarx.search.engine import Engine
 from sarx.search.overview import ArmOverview, Count, overview, totals
+from sarx.search.shortfall import shortfalls
 
 INTERVAL_S = 15.0
 REFRESH_S = 0.5
@@ -46,6 +47,7 @@ class Monitor:
         self.engine: Engine | None = None
         self.closed = False
         self._said = ""
+        self._warned: set[str] = set()
 
     def __enter__(self) -> Monitor:
         """Return the monitor."""
@@ -68,6 +70,7 @@ class Monitor:
                 self.view = LiveView()
                 self.next = now + REFRESH_S
         if force or now >= self.next:
+            self._warn(engine)
             self._show(engine)
             took = time.monotonic() - now
             self.next = now + max(REFRESH_S if self.view else self.interval_s, took / SHARE)
@@ -80,6 +83,7 @@ class Monitor:
         if self.engine is not None:
             # the signal may have come while the engine was between two states
             with contextlib.suppress(RuntimeError, LookupError, AttributeError, TypeError, ValueError):
+                self._warn(self.engine)
                 self._show(self.engine, last=True)
         if self.view is not None:
             self.view.close()
@@ -119,6 +123,13 @@ class Monitor:
             self.view.close(self.table(engine, now, self.view.rows))
         else:
             self.view.draw(self.table(engine, now, self.view.rows))
+
+    def _warn(self, engine: Engine) -> None:
+        """Say once of each arm that it stays below what others reach."""
+        for arm, text in shortfalls(engine).items():
+            if arm not in self._warned:
+                self._warned.add(arm)
+                self._say(text)
 
     def _left(self, engine: Engine, arms: list[ArmOverview], done: Work, now: float) -> str:
         if engine.done:

@@ -41,11 +41,7 @@ class Course(Mapping[int, tuple[float, ...]]):
 
     def __getitem__(self, epoch: int) -> tuple[float, ...]:
         """Return the goals after an epoch."""
-        found = dict.fromkeys(self._names, math.nan)
-        metrics = self._events[epoch].get("metrics")
-        for item in () if metrics is None else metrics:
-            if item["name"] in found:
-                found[item["name"]] = float(item["nonfinite"] if "nonfinite" in item else item["value"])
+        found = self._metrics(epoch, self._names)
         if COST in found:
             found[COST] = sum(
                 event.get("duration_s") or 0.0 for at, event in self._events.items() if at <= epoch
@@ -63,6 +59,18 @@ class Course(Mapping[int, tuple[float, ...]]):
     def __contains__(self, epoch: object) -> bool:
         """Return whether an epoch is recorded."""
         return epoch in self._events
+
+    def metric(self, epoch: int, name: str) -> float:
+        """Return any metric after an epoch; NaN where it is missing."""
+        return self._metrics(epoch, (name,))[name]
+
+    def _metrics(self, epoch: int, names: tuple[str, ...]) -> dict[str, float]:
+        found = dict.fromkeys(names, math.nan)
+        metrics = self._events[epoch].get("metrics")
+        for item in () if metrics is None else metrics:
+            if item["name"] in found:
+                found[item["name"]] = float(item["nonfinite"] if "nonfinite" in item else item["value"])
+        return found
 
     def gate_closed(self, epoch: int) -> bool:
         """Return whether the regularizer's gate had never opened up to an epoch."""

@@ -79,6 +79,7 @@ OPENED_KEYS = {
     "components: {component: level} if a design made it, takes: [options taken from tune_on]}",
     "trials_per_arm": "search trials per arm",
     "seeds": "number of confirm seeds",
+    "looks": "numbers of confirm seeds at which results may be looked at; absent where none are planned",
     "confirm_seeds": "list of int: the seed of each confirm index",
     "plan": "{seed, sampler, space: {key: range as text}, ranges: {key: {kind: float, int or choice, low, "
     "high, log, step, choices}} (absent in older ledgers), base, cpus_per_worker, gpus_per_worker, "

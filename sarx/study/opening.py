@@ -58,6 +58,7 @@ def opened_payload(
         ],
         "trials_per_arm": study.search.trials_per_arm if study.search.scope != "none" else 1,
         "seeds": study.confirm.seeds,
+        **({"looks": list(study.confirm.looks)} if study.confirm.looks else {}),
         "confirm_seeds": [derive(study.seed, CONFIRM, k) for k in range(study.confirm.seeds)],
         "plan": {
             "seed": study.seed,

@@ -34,14 +34,15 @@ def detectable_effect(seeds: int, rows: int, power: float = 0.8, alpha: float = 
     return float(optimize.brentq(miss, 0.0, high))
 
 
-def describe_power(seeds: int, rows: int, metric: str) -> str:
-    """Return one line for the plan."""
+def describe_power(seeds: int, rows: int, metric: str, looks: int = 1) -> str:
+    """Return one line for the plan; p-values are multiplied by the number of planned looks."""
     if seeds < 2 or rows < 1:
         return (
             f"  with {seeds} seed and {rows} rows nothing is tested; 5 seeds or more give intervals and tests"
         )
-    effect = detectable_effect(seeds, rows)
+    effect = detectable_effect(seeds, rows, alpha=0.05 / looks)
+    times = f", times {looks} looks" if looks > 1 else ""
     return (
         f"  {seeds} seeds and {rows} rows in the family detect a difference in {metric} of {effect:.1f} SD "
-        "of the paired difference with 80 % power (paired t, Holm)"
+        f"of the paired difference with 80 % power (paired t, Holm{times})"
     )

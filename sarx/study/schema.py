@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from itertools import pairwise
 from typing import Any
 
 from sarx.config.errors import UserError
-from sarx.config.schema.options import check_fields, option
+from sarx.config.schema.options import check_fields, check_value, coerce, option
 from sarx.study.search_options import Search
 
 COST = "time/train_s"
@@ -131,13 +132,32 @@ class Ablation:
 
 @dataclass(kw_only=True, slots=True)
 class Confirm:
-    """How often the winner of each arm is trained again, on fresh seeds shared by all arms."""
+    """How often the winner of each arm is trained again, on fresh seeds shared by all arms.
+
+    ``looks`` are numbers of seeds at which the results may be looked at, said up front: p-values are
+    multiplied by how many there are, and going from one to the next is no change of the plan (protocol 11).
+    """
 
     seeds: int = option(5, low=1, high=1000)
+    looks: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         """Check every field."""
-        check_fields(self, "confirm")
+        (seeds,) = (item for item in fields(self) if item.name == "seeds")
+        self.seeds = coerce(self.seeds, (int,), "confirm.seeds")
+        check_value(self.seeds, seeds.metadata, "confirm.seeds")
+        if not isinstance(self.looks, (list, tuple)):
+            raise UserError(
+                f"expected numbers of seeds such as [5, 10], found {self.looks!r}", key="confirm.looks"
+            )
+        self.looks = tuple(coerce(look, (int,), "confirm.looks") for look in self.looks)
+        ascending = all(one < other for one, other in pairwise((1, *self.looks)))
+        if self.looks and not (ascending and self.seeds in self.looks):
+            raise UserError(
+                f"expected rising numbers of seeds from 2 on, confirm.seeds={self.seeds} one of them, found "
+                f"{list(self.looks)}",
+                key="confirm.looks",
+            )
 
 
 @dataclass(kw_only=True, slots=True)

@@ -107,6 +107,21 @@ def test_one_line_an_interval_and_the_last_state_once(begin, capsys):
     assert line.endswith(", done")
 
 
+def test_an_arm_below_what_others_reach_is_named_once(begin, capsys):
+    engine = begin(TEXT + "report: {primary: test/miou, orientation: {plain: 0.8}}\n")
+    found = Monitor(interval_s=0)
+    found.tick(engine)
+    host(limit=4 + 2, outcome=lambda _: 0.5)(engine)
+    found.tick(engine, force=True)
+    said = capsys.readouterr().out
+    assert said.count("warning: plain reaches test/miou 0.5000") == 1
+    assert said.index("warning") < said.index("confirm 2/")
+    host()(engine)
+    found.tick(engine, force=True)
+    found.close()
+    assert "warning" not in capsys.readouterr().out
+
+
 def test_the_context_shows_the_last_state_whatever_happens(begin, capsys):
     engine = begin()
     found = Monitor()

@@ -117,7 +117,12 @@ class Host:
 
 def result(segment: Segment, epoch: int, value: float) -> dict[str, Any]:
     """Return what a host reports of an epoch."""
-    return {"epoch": epoch, "step": 2 * epoch, "duration_s": 0.1, "metrics": {"val/miou": value}}
+    return {
+        "epoch": epoch,
+        "step": 2 * epoch,
+        "duration_s": 0.1,
+        "metrics": {"val/miou": value, "test/miou": value},
+    }
 
 
 @pytest.fixture

@@ -64,6 +64,11 @@ def test_a_study_is_read(load, text):
     assert arms[2].config.regularizer.pull_weight == 0
 
 
+def test_looks_are_read(load, text):
+    study, _ = load(text.replace("seeds: 3", "seeds: 3, looks: [2, 3]"))
+    assert study.confirm.looks == (2, 3)
+
+
 # Each case: the text that is replaced, by what, the place of the mistake, and what the message says.
 MISTAKES = {
     "top key": ("confirm:", "confrim:", "21:1", ["confrim", "did you mean 'confirm'?"]),
@@ -263,7 +268,11 @@ MISTAKES = {
         "5:71",
         ["report.cited.1.name", "'x' stands twice"],
     ),
-    "empty section": ("confirm: {seeds: 3}", "confirm:", "21:1", ["confirm", "expected keys (seeds)"]),
+    "empty section": ("confirm: {seeds: 3}", "confirm:", "21:1", ["confirm", "expected keys (seeds, looks)"]),
+    "looks beyond": ("seeds: 3", "seeds: 3, looks: [2, 5]", "21:21", ["confirm.looks", "confirm.seeds=3"]),
+    "looks that fall": ("seeds: 3", "seeds: 3, looks: [3, 2]", "21:21", ["confirm.looks", "rising"]),
+    "looks at one seed": ("seeds: 3", "seeds: 3, looks: [1, 3]", "21:21", ["confirm.looks", "from 2 on"]),
+    "looks are no list": ("seeds: 3", "seeds: 3, looks: 3", "21:21", ["confirm.looks", "such as [5, 10]"]),
     "nothing to search": ("search:\n  parameters:", "search:\n  x:", "15:3", ["search.x", "unknown key"]),
     "too many arms": (
         "{model: [fcn_test_efficientnet, fcn_test_resnet]}",

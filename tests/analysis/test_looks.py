@@ -1,0 +1,103 @@
+"""Looks at the results that were said up front: what is shown at each, what it costs, what is no change."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from analysis.ledger import read_ledger
+from analysis.opened import read_study
+from analysis.report import Report, make_report
+
+Begin = Callable[..., Any]
+ARMS = ("sar", "plain")
+
+
+@pytest.fixture
+def study(new_ledger: Begin, metrics_of: Any) -> Callable[..., Any]:
+    """Return a function that runs so many confirm seeds of each arm; the ledger is kept between calls."""
+    writer = new_ledger()
+    begun: set[str] = set()
+
+    def run(seeds: int, done: tuple[int, int], looks: list[int] | None = None) -> Report:
+        plan = {} if looks is None else {"looks": looks}
+        writer.open(arms=ARMS, levels=("",), trials_per_arm=0, seeds=seeds, reference="sar", **plan)
+        for arm, count in zip(ARMS, done, strict=True):
+            for index in range(count):
+                name = f"{arm}-{index}"
+                if name not in begun:
+                    begun.add(name)
+                    writer.claim(arm, "", index, name)
+                    writer.finish(name, metrics_of(0.5 + 0.01 * (arm == "plain") + 0.003 * (index % 4)))
+        return make_report(writer.study)
+
+    return run
+
+
+def shown(report: Report) -> tuple[int, int]:
+    """Return the seeds of the reference that are shown, and the pairs of the tested row."""
+    rows = report.comparison.rows
+    return sum(rows[0].counts.values()), rows[1].pairs
+
+
+def said(report: Report) -> list[str]:
+    return [line for line in report.caption if line.startswith("Look ")]
+
+
+def test_each_look_shows_its_seeds_and_pays_for_all(study: Callable[..., Any]) -> None:
+    first = study(10, (7, 5), [5, 10])
+    assert shown(first) == (5, 5)
+    assert said(first) == ["Look 1 of 2 that were planned (after 5, 10 seeds): 5 seeds; 5 more are planned."]
+    assert first.study.looks == 2
+    second = study(10, (10, 10), [5, 10])
+    assert shown(second) == (10, 10)
+    assert said(second) == ["Look 2 of 2 that were planned (after 5, 10 seeds): 10 seeds."]
+    assert second.study.looks == 2
+    alone = study(10, (10, 10))
+    assert (
+        second.comparison.tidy["p"].drop_nulls().to_list()
+        == alone.comparison.tidy["p"].drop_nulls().to_list()
+    )
+    assert any("times 2 looks" in line for line in second.caption)
+
+
+def test_between_looks_nothing_more_is_seen(study: Callable[..., Any]) -> None:
+    first = study(10, (5, 5), [5, 10])
+    later = study(10, (10, 9), [5, 10])
+    assert shown(later) == shown(first) == (5, 5)
+    assert later.comparison.tidy.equals(first.comparison.tidy, null_equal=True)
+
+
+def test_before_the_first_look_its_seeds_are_what_is_planned(study: Callable[..., Any]) -> None:
+    early = study(10, (3, 2), [5, 10])
+    assert early.study.seeds == 5
+    assert early.comparison.rows[1].pairs == 2
+
+
+def test_going_on_to_a_planned_look_is_no_change(study: Callable[..., Any], new_ledger: Begin) -> None:
+    study(5, (5, 5), [5, 10])
+    report = study(10, (10, 10), [5, 10])
+    assert report.study.changes == ()
+    assert report.study.looks == 2
+
+
+@pytest.mark.parametrize(("seeds", "looks"), [(12, [5, 10, 12]), (8, None)])
+def test_other_changes_count_on_top(study: Callable[..., Any], seeds: int, looks: list[int] | None) -> None:
+    study(5, (5, 5), [5, 10])
+    report = study(seeds, (seeds, seeds), looks)
+    assert report.study.looks == max(1, len(looks or ())) + 1
+    assert any("looks" in change for change in report.study.changes)
+
+
+def test_a_diverged_seed_has_ended_too(new_ledger: Begin, metrics_of: Any) -> None:
+    writer = new_ledger()
+    writer.open(arms=ARMS, levels=("",), trials_per_arm=0, seeds=4, reference="sar", looks=[2, 4])
+    for arm in ARMS:
+        for index in range(2):
+            writer.claim(arm, "", index, f"{arm}-{index}")
+    for name in ("sar-0", "sar-1", "plain-0"):
+        writer.finish(name, metrics_of(0.5))
+    assert "1 more" not in " ".join(said(make_report(writer.study)))
+    writer.add("diverged", trial_id="plain-1", attempt=1, phase="confirm", epoch=1, payload={"reason": "nan"})
+    assert read_study(read_ledger(writer.study).events).planned_looks == (2, 4)
+    assert make_report(writer.study).study.seeds == 2
