@@ -39,6 +39,12 @@ tune *arguments: setup
 analyze *arguments: setup
     @{{python}} -m analysis "$@"
 
+# make the example of the README again: the ablation study, its table and two figures (about an hour)
+example: setup
+    @{{python}} -m sarx.tune search_spaces/ablation.yaml --on-code-change rerun
+    @{{python}} -m analysis sar-ablation
+    @{{python}} -m analysis.excerpt sar-ablation README.md
+
 # how studies stand: running, stopped, failed and why (--retry-failed, --forget TRIAL_ID), and the cluster's jobs
 status *arguments: setup
     @{{python}} -m sarx.cluster.words status "$@"
@@ -73,9 +79,9 @@ test *arguments: setup
 
 # tests with real kills, clusters and job submission
 test-slow *arguments: setup
-    @if [ $# -gt 0 ]; then .venv/bin/pytest -m slow -rs --timeout 900 "$@"; else \
-        .venv/bin/pytest -m slow -rs --timeout 900 -n 2 --ignore tests/ray && \
-        .venv/bin/pytest -m slow -rs --timeout 900 tests/ray; fi
+    @if [ $# -gt 0 ]; then .venv/bin/pytest -m slow -rs --durations 20 --timeout 900 "$@"; else \
+        .venv/bin/pytest -m slow -rs --durations 20 --timeout 900 -n 2 --ignore tests/ray && \
+        .venv/bin/pytest -m slow -rs --durations 20 --timeout 900 tests/ray; fi
 
 # kill and damage running studies, and count what was lost (about 8 minutes; see --help)
 chaos *arguments: setup

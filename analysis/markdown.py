@@ -28,9 +28,9 @@ def to_markdown(report: Report) -> str:
     if report.geometry:
         parts += [f"## {escape(report.geometry.title)}", _list(report.geometry.notes)]
         for table in report.geometry.tables:
-            parts += [f"### {escape(table.title)}", _table(table)]
+            parts += [f"### {escape(table.title)}", table_text(table)]
     parts += ["## Methods", escape(report.methods), f"## {escape(report.checklist.title)}"]
-    parts.append(_table(report.checklist))
+    parts.append(table_text(report.checklist))
     return "\n\n".join(parts) + "\n"
 
 
@@ -55,10 +55,10 @@ def _list(sentences: list[str]) -> str:
 
 def _with_notes(table: Table) -> list[str]:
     """Return a table and the sentences below it."""
-    return [_table(table), *([_list(list(table.notes))] if table.notes else [])]
+    return [table_text(table), *([_list(list(table.notes))] if table.notes else [])]
 
 
-def _table(table: Table) -> str:
+def table_text(table: Table) -> str:
     """Return an aligned table: readable as it is and when rendered."""
     cells = [
         [_cell(text, (row, column) in table.bold) for column, text in enumerate(texts)]
