@@ -1,9 +1,9 @@
 """Part of a report inside a text of one's own: ``python -m analysis.excerpt STUDY TEXT.md``.
 
-The text says where: what stands between ``<!-- sarx STUDY: COLUMN, COLUMN -->`` and ``<!-- sarx end -->`` is
-replaced by the study's tables with these columns. Figures that the text shows by a name such as
-``STUDY-forest.svg`` are written beside it. So a README, or notes for a paper, can be made again from the
-ledger.
+The text says where. What stands between ``<!-- sarx STUDY: COLUMN, COLUMN -->`` and ``<!-- sarx end -->`` is
+replaced by the study's tables with these columns; ``<!-- sarx STUDY table: TITLE -->`` takes the other table
+whose title begins so. Figures that the text shows by a name such as ``STUDY-forest.svg`` are written beside
+it. So a README, or notes for a paper, can be made again from the ledger.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from analysis.errors import UserError
 from analysis.figures import draw, save
-from analysis.markdown import escape, table_text
+from analysis.markdown import escape, table_text, with_notes
 from analysis.report import Report, make_report
 from analysis.studies import find_study, storage_folder
 from analysis.table import Table
@@ -54,22 +54,44 @@ def fill(text: str, report: Report, where: str) -> str:
         where: What errors call the text.
 
     Raises:
-        UserError: If the text has no place for the study, or names a column that its tables do not have.
+        UserError: If the text has no place for the study, a place has no end, or it names a column or a table
+            that there is not.
     """
-    opening = re.compile(rf"<!-- sarx {re.escape(report.study.name)}: ([^\n]*?) -->")
-    found = opening.search(text)
-    end = text.find(_END, found.end()) if found else -1
-    if found is None or end < 0:
+    name = report.study.name
+    opening = re.compile(rf"<!-- sarx {re.escape(name)}( table)?: ([^\n]*?) -->")
+    if not opening.search(text):
         raise UserError(
-            f"{where}: no place for {report.study.name}; it is between '<!-- sarx {report.study.name}: arm, "
-            f"{report.study.primary} -->' and '{_END}'"
+            f"{where}: no place for {name}; one is between '<!-- sarx {name}: arm, {report.study.primary} "
+            f"-->' and '{_END}'"
         )
-    columns = [name.strip() for name in found[1].split(",")]
+    filled, at = "", 0
+    for found in opening.finditer(text):
+        end = text.find(_END, found.end())
+        if end < 0 or "<!-- sarx " in text[found.end() : end]:
+            raise UserError(f"{where}: '{found[0]}' has no '{_END}' behind it")
+        parts = _titled(report, found[2], where) if found[1] else _levels(report, found[2], where)
+        filled += text[at : found.end()] + "\n\n" + "\n\n".join(parts) + "\n\n"
+        at = end
+    return filled + text[at:]
+
+
+def _levels(report: Report, columns: str, where: str) -> list[str]:
+    """Return the tables of the arms with some of their columns, level by level."""
+    names = [name.strip() for name in columns.split(",")]
     parts = []
     for table in report.tables:
         parts += [f"**{escape(table.title)}**"] if table.title else []
-        parts.append(table_text(_only(table, columns, where)))
-    return text[: found.end()] + "\n\n" + "\n\n".join(parts) + "\n\n" + text[end:]
+        parts.append(table_text(_only(table, names, where)))
+    return parts
+
+
+def _titled(report: Report, title: str, where: str) -> list[str]:
+    """Return another table and its notes."""
+    for table in report.extras:
+        if table.title.startswith(title.strip()):
+            return with_notes(table)
+    titles = "; ".join(table.title for table in report.extras)
+    raise UserError(f"{where}: there is no table {title!r}; there is: {titles}")
 
 
 def _only(table: Table, columns: list[str], where: str) -> Table:

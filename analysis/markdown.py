@@ -20,11 +20,11 @@ def to_markdown(report: Report) -> str:
     parts += [f"## {escape(study.budget)}"] if study.budget else []
     for table in report.tables:
         parts += [f"### {escape(table.title)}"] if table.title else []
-        parts += _with_notes(table)
+        parts += with_notes(table)
     parts.append(_list(report.caption))
     parts += ["## Missing", _list(report.missing)] if report.missing else []
     for table in report.extras:
-        parts += [f"### {escape(table.title)}", *_with_notes(table)]
+        parts += [f"### {escape(table.title)}", *with_notes(table)]
     if report.geometry:
         parts += [f"## {escape(report.geometry.title)}", _list(report.geometry.notes)]
         for table in report.geometry.tables:
@@ -53,7 +53,7 @@ def _list(sentences: list[str]) -> str:
     return "\n".join(f"- {escape(sentence)}" for sentence in sentences)
 
 
-def _with_notes(table: Table) -> list[str]:
+def with_notes(table: Table) -> list[str]:
     """Return a table and the sentences below it."""
     return [table_text(table), *([_list(list(table.notes))] if table.notes else [])]
 

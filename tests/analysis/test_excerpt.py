@@ -18,6 +18,9 @@ old
 
 ![differences](figures/{study}-forest.svg) and ![seeds](figures/{study}-seeds.png)
 
+<!-- sarx {study} table: Cost -->
+<!-- sarx end -->
+
 The end.
 """
 
@@ -49,6 +52,7 @@ def test_tables_and_figures_are_put_into_a_text(written: Any) -> None:
     )
     assert text.endswith("The end.\n")
     assert "reference" in text
+    assert "confirm trials" in text[text.index("table: Cost") :]
     assert "difference " not in text
     figures = file.parent / "figures"
     assert sorted(path.name for path in figures.iterdir()) == [f"{study}-forest.svg", f"{study}-seeds.png"]
@@ -62,7 +66,12 @@ def test_tables_and_figures_are_put_into_a_text(written: Any) -> None:
     ("text", "said"),
     [
         ("# Nothing\n", "no place for"),
-        ("<!-- sarx {study}: arm -->\n", "no place for"),
+        ("<!-- sarx {study}: arm -->\n", "has no '<!-- sarx end -->'"),
+        (
+            "<!-- sarx {study}: arm -->\n<!-- sarx {study}: arm -->\n<!-- sarx end -->\n",
+            "has no '<!-- sarx end",
+        ),
+        ("<!-- sarx {study} table: Mine -->\n<!-- sarx end -->\n", "no table 'Mine'; there is: "),
         ("<!-- sarx {study}: arm, mine -->\n<!-- sarx end -->\n", "no column 'mine'; it has arm, test/miou"),
         ("<!-- sarx {study}: arm -->\n<!-- sarx end -->\n![a](x/{study}-map.svg)", "no figure 'map'"),
     ],

@@ -14,7 +14,7 @@ from rich.console import Console
 from analysis.csv_file import to_csv
 from analysis.latex import _parts, _tabular
 from analysis.latex_text import latex
-from analysis.markdown import _list, _table
+from analysis.markdown import _list, table_text
 from analysis.table import Table
 from analysis.terminal import print_table
 from tests.analysis.nasty import NASTY
@@ -25,7 +25,7 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 def markdown_cells(table: Table) -> list[list[str]]:
     """Return what a Markdown reader shows of a table; anything but text in it fails."""
     lines: list[list[str]] = []
-    for token in MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(_table(table)):
+    for token in MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(table_text(table)):
         if token.type == "tr_open":
             lines.append([])
         elif token.type == "inline":
