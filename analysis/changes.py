@@ -64,6 +64,23 @@ def changes_and_looks(
     return tuple(changes), looks
 
 
+def planned_looks(payloads: Sequence[Payload], seqs: Sequence[int], first_result: int | None) -> int:
+    """Return how many looks were planned: the most of any plan that was in force while results were known.
+
+    Args:
+        payloads: of the ``study_opened`` events, in order.
+        seqs: their ``seq``.
+        first_result: ``seq`` of the first finished confirm trial; None without any.
+    """
+    ends = [*seqs[1:], None]
+    counted = [
+        payload
+        for payload, end in zip(payloads, ends, strict=True)
+        if end is None or (first_result is not None and first_result < end)
+    ]
+    return max(len(payload.get("looks") or ()) for payload in counted)
+
+
 def _cited_apart(payload: Payload) -> Payload:
     """Return an opening with the cited rows beside its report, where their changes count otherwise."""
     report = dict(payload.get("report") or {})
@@ -98,9 +115,10 @@ def _differs(key: str, before: Payload, after: Payload) -> bool:
 
 
 def _by_plan(before: Payload, after: Payload) -> bool:
-    """Return whether both numbers of seeds are looks that were said up front."""
+    """Return whether the study went on to a number of seeds that was said up front."""
     looks = before.get("looks") or ()
-    return looks == (after.get("looks") or ()) and {before["seeds"], after["seeds"]} <= set(looks)
+    rising = before["seeds"] <= after["seeds"]
+    return rising and looks == (after.get("looks") or ()) and {before["seeds"], after["seeds"]} <= set(looks)
 
 
 def _change(key: str, before: Payload, after: Payload) -> str:

@@ -113,7 +113,8 @@ def seeds(sources: Sources) -> Line:
     fresh, paired = confirm_seeds_fresh(sources), confirm_seeds_paired(sources)
     pairs = [row.pairs for row in sources.comparison.rows if not row.is_reference]
     words = {True: "yes", False: "no", None: "not known"}
-    evidence = f"{study.seeds} seeds planned; the same in every row: {words[paired]}"
+    shown = f", {study.seeds} at this look" if study.seeds < study.planned_seeds else ""
+    evidence = f"{study.planned_seeds} seeds planned{shown}; the same in every row: {words[paired]}"
     evidence += f"; apart from search: {words[fresh]}"
     evidence += f"; {between(pairs)} pairs with the reference per row." if pairs else "."
     good = False if False in (fresh, paired) else True if fresh and paired else None
@@ -129,7 +130,7 @@ def looks(sources: Sources) -> Line:
     changes = f"{count} change{'s' if count > 1 else ''}" if count else "no change"
     evidence = f"{starts} start{'s' if starts > 1 else ''}, {changes} of the plan"
     planned = len(study.planned_looks)
-    if planned > 1 and study.looks == planned:
+    if planned > 1 and study.looks == planned and not study.look_starts:
         return answered(
             question, True, f"{evidence}; {planned} looks were planned: p values are multiplied by {planned}."
         )

@@ -33,16 +33,24 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         report = make_report(find_study(storage_folder(options.storage), options.study))
-        text = options.text.read_text(encoding="utf-8")
+        text = _read(options.text)
         filled = fill(text, report, str(options.text))
         written = figures(filled, report, options.text.parent)
     except (UserError, OSError) as problem:
         print(f"python -m analysis.excerpt: {problem}", file=sys.stderr)
         return 2
-    options.text.write_text(filled, encoding="utf-8")
+    options.text.write_text(filled, encoding="utf-8", newline="")
     for path in [options.text, *written]:
         print(path)
     return 0
+
+
+def _read(path: Path) -> str:
+    """Return a text with the line ends that it has."""
+    try:
+        return path.read_bytes().decode("utf-8")
+    except UnicodeDecodeError as problem:
+        raise UserError(f"{path}: not UTF-8 ({problem})") from None
 
 
 def fill(text: str, report: Report, where: str) -> str:
@@ -64,13 +72,14 @@ def fill(text: str, report: Report, where: str) -> str:
             f"{where}: no place for {name}; one is between '<!-- sarx {name}: arm, {report.study.primary} "
             f"-->' and '{_END}'"
         )
+    newline = "\r\n" if "\r\n" in text else "\n"
     filled, at = "", 0
     for found in opening.finditer(text):
         end = text.find(_END, found.end())
         if end < 0 or "<!-- sarx " in text[found.end() : end]:
             raise UserError(f"{where}: '{found[0]}' has no '{_END}' behind it")
         parts = _titled(report, found[2], where) if found[1] else _levels(report, found[2], where)
-        filled += text[at : found.end()] + "\n\n" + "\n\n".join(parts) + "\n\n"
+        filled += text[at : found.end()] + "\n\n".join(["", *parts, ""]).replace("\n", newline)
         at = end
     return filled + text[at:]
 
@@ -82,12 +91,14 @@ def _levels(report: Report, columns: str, where: str) -> list[str]:
     for table in report.tables:
         parts += [f"**{escape(table.title)}**"] if table.title else []
         parts.append(table_text(_only(table, names, where)))
+    if report.missing:
+        parts.append(f"*Not whole yet: {escape(' '.join(report.missing))}*")
     return parts
 
 
 def _titled(report: Report, title: str, where: str) -> list[str]:
     """Return another table and its notes."""
-    for table in report.extras:
+    for table in report.extras if title.strip() else ():
         if table.title.startswith(title.strip()):
             return with_notes(table)
     titles = "; ".join(table.title for table in report.extras)
@@ -109,23 +120,28 @@ def figures(text: str, report: Report, folder: Path) -> list[Path]:
     """Write the figures that a text shows of a study.
 
     Args:
-        text: Markdown; images are ``![...](PATH/STUDY-NAME.svg)``.
+        text: Markdown; images are ``![...](PATH/STUDY-NAME.svg)``. Those of a study that has a place in the
+            text as well, and a longer name, are not touched.
         report: Of the study.
         folder: What the paths in the text start from.
 
     Raises:
         UserError: If the study has no figure of that name.
     """
-    study = re.escape(report.study.name)
-    shown = re.findall(rf"\]\(((?:[^()\s]*/)?{study}-([\w-]+)\.(?:svg|pdf|png))\)", text)
+    name, marked = report.study.name, re.findall(r"<!-- sarx ([^\s:]+)(?: table)?: ", text)
+    pattern = rf"\]\((?![a-z]+:)((?:[^()\s]*/)?({re.escape(name)}-([\w-]+))\.(?:svg|pdf|png))\)"
+    others = tuple(f"{other}-" for other in marked if other.startswith(f"{name}-"))
+    shown = [
+        (path, figure) for path, stem, figure in re.findall(pattern, text) if not stem.startswith(others)
+    ]
     drawings = {drawing.name: drawing for drawing in draw(report.sources)} if shown else {}
     written = []
-    for path, name in shown:
-        if name not in drawings:
-            raise UserError(f"{path}: there is no figure {name!r}; there is {', '.join(drawings)}")
+    for path, figure in shown:
+        if figure not in drawings:
+            raise UserError(f"{path}: there is no figure {figure!r}; there is {', '.join(drawings)}")
         place = folder / path
         place.parent.mkdir(parents=True, exist_ok=True)
-        [saved] = save(drawings[name], place.parent, [place.suffix[1:]])
+        [saved] = save(drawings[figure], place.parent, [place.suffix[1:]])
         saved.replace(place)
         written.append(place)
     return written

@@ -6,9 +6,10 @@ import numpy as np
 import polars as pl
 
 from analysis.comparison import compare
+from analysis.looks import at_look
 from analysis.numbers import decimals_for, number
 from analysis.opened import Study, read_study
-from analysis.results import confirm_metrics, confirm_trials
+from analysis.results import confirm_metrics, confirm_trials, searches_without_winner, seeds_without_winner
 from analysis.table import full_name
 
 _ORDER = ("better", "worse", "equivalent", "undecided", "unmarked")
@@ -24,8 +25,10 @@ def said_before(events: pl.DataFrame, study: Study) -> list[str]:
 
 def _verdicts(events: pl.DataFrame) -> str:
     """Return ``better: no_pull +.051; undecided: no_ema``, on the primary metric of that time."""
-    study, trials = read_study(events), confirm_trials(events)
-    tidy = compare(study, trials, confirm_metrics(events, trials)).tidy
+    plan, trials = read_study(events), confirm_trials(events)
+    seeds = seeds_without_winner(plan, searches_without_winner(events, plan), trials)
+    study = at_look(plan, seeds)
+    tidy = compare(study, seeds, confirm_metrics(events, trials)).tidy
     rows = tidy.filter(pl.col("metric") == study.primary)
     half = ((rows["diff_hi"] - rows["diff_lo"]) / 2).drop_nulls().to_numpy().astype(np.float64)
     decimals = decimals_for(half)

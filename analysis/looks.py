@@ -20,31 +20,47 @@ def at_look(study: Study, trials: pl.DataFrame) -> Study:
 
     Args:
         study: the plan.
-        trials: frame of ``results.confirm_trials``.
+        trials: frame of ``results.confirm_trials``, with the seeds that never run.
     """
     if not study.planned_looks:
         return study
+    seeds = max(_reached(study, trials), default=study.planned_looks[0])
+    return replace(study, seeds=min(study.seeds, seeds))
+
+
+def _reached(study: Study, trials: pl.DataFrame) -> list[int]:
+    """Return the planned looks whose seeds have ended in all arms."""
     ended = trials.filter(pl.col("status").is_in(ENDED))
     places = set(ended.select("level", "arm", "index").iter_rows())
     rows = [(arm.level, arm.arm) for arm in study.arms]
-    reached = [
+    return [
         look
         for look in study.planned_looks
         if all((*row, index) in places for row in rows for index in range(look))
     ]
-    return replace(study, seeds=min(study.seeds, max(reached, default=study.planned_looks[0])))
 
 
-def said_of_looks(study: Study, planned: int) -> list[str]:
+def said_of_looks(study: Study, trials: pl.DataFrame) -> list[str]:
     """Return a sentence for the caption where looks were planned.
 
     Args:
         study: what ``at_look`` returned.
-        planned: seeds of the plan.
+        trials: as there.
     """
     if not study.planned_looks:
         return []
-    count, number = len(study.planned_looks), study.planned_looks.index(study.seeds) + 1
-    steps = ", ".join(map(str, study.planned_looks))
-    more = f"; {planned - study.seeds} more are planned" if planned > study.seeds else ""
+    count, steps = len(study.planned_looks), ", ".join(map(str, study.planned_looks))
+    if study.seeds not in _reached(study, trials):
+        return [
+            f"No look is due yet: {count} were planned (after {steps} seeds), and the seeds of the first are "
+            "not done in all arms."
+        ]
+    number, later = study.planned_looks.index(study.seeds) + 1, study.planned_seeds - study.seeds
+    waiting = trials.filter(
+        (pl.col("index") >= study.seeds)
+        & (pl.col("index") < study.planned_seeds)
+        & (pl.col("status") == "finished")
+    ).height
+    held = f", {waiting} of their trials are finished and held back until then" if waiting else ""
+    more = f"; {later} more are planned{held}" if later > 0 else ""
     return [f"Look {number} of {count} that were planned (after {steps} seeds): {study.seeds} seeds{more}."]

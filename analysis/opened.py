@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import polars as pl
 
-from analysis.changes import changes_and_looks
+from analysis.changes import changes_and_looks, planned_looks
 from analysis.claims import Opening
 from analysis.errors import UserError
 from analysis.search_plan import Goal, SearchPlan, read_goals
@@ -68,10 +68,11 @@ class Study:
         held_out: whether the selection split is a part of the training images; confirm trains on them all.
         orientation: arm -> what others reach on ``primary`` with its settings.
         looks: the planned ones, at least 1, + the number of such changes, made after confirm results were
-            known.
+            known; of plans of looks that were in force while results were known the one with most counts.
         look_starts: the number of each start that made one, with its ``seq``.
         planned_looks: numbers of confirm seeds at which results may be looked at, said up front; each counts
             as a look from the start.
+        planned_seeds: seeds of the plan, where ``seeds`` are those of the look that is shown.
         design: what made the arms; ``explicit`` where they are named one by one.
         space: the searched parameters by name, as far as the ledger says.
         cited: values that others published.
@@ -100,6 +101,7 @@ class Study:
     looks: int = 1
     look_starts: Mapping[int, int] = field(default_factory=dict)
     planned_looks: tuple[int, ...] = ()
+    planned_seeds: int = 0
     orientation: Mapping[str, float] = field(default_factory=dict)
     held_out: bool = False
     design: str = "explicit"
@@ -151,10 +153,10 @@ def read_study(events: pl.DataFrame) -> Study:
     payloads = [_payload(seq, text) for seq, text in opened.select("seq", "payload").iter_rows()]
     finished = of_kind(events, "trial_finished").filter(pl.col("phase") == CONFIRM)["seq"]
     first_result = finished.min()
-    changes, looks = changes_and_looks(
-        payloads, opened["seq"].to_list(), first_result if isinstance(first_result, int) else None
-    )
-    return _study(payloads[-1], Opening(events).plan, changes, looks)
+    first, seqs = first_result if isinstance(first_result, int) else None, opened["seq"].to_list()
+    changes, looks = changes_and_looks(payloads, seqs, first)
+    study = _study(payloads[-1], Opening(events).plan, changes, looks)
+    return replace(study, looks=max(1, planned_looks(payloads, seqs, first)) + len(looks))
 
 
 def _payload(seq: int, text: str | None) -> dict[str, Any]:
@@ -215,9 +217,10 @@ def _study(
         search=search,
         components=components,
         changes=changes,
-        looks=max(1, len(planned := tuple(payload.get("looks") or ()))) + len(looks),
+        looks=1 + len(looks),
         look_starts=looks,
-        planned_looks=planned,
+        planned_looks=tuple(payload.get("looks") or ()),
+        planned_seeds=payload["seeds"],
         orientation=dict(report.get("orientation") or {}),
         held_out=bool(payload.get("held_out")),
         design=(payload.get("plan") or {}).get("design") or "explicit",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import polars as pl
@@ -91,7 +91,8 @@ def make_report(folder: Path) -> Report:
     events = ledger.events
     plan = read_study(events)
     trials = confirm_trials(events)
-    study = at_look(plan, seeds_without_winner(plan, searches_without_winner(events, plan), trials))
+    all_seeds = seeds_without_winner(plan, searches_without_winner(events, plan), trials)
+    study = at_look(plan, all_seeds)
     metrics = confirm_metrics(events, trials)
     facts = _facts(study, ledger, trials, metrics)
     comparison = compare(study, seeds_without_winner(study, facts.without_winner, trials), metrics)
@@ -115,7 +116,7 @@ def make_report(folder: Path) -> Report:
         extras=extras,
         caption=[
             *caption(study, comparison, facts),
-            *said_of_looks(study, plan.seeds),
+            *said_of_looks(study, all_seeds),
             *remarks,
             *said_before(events, study),
             *statements,
@@ -138,7 +139,7 @@ def _facts(study: Study, ledger: Ledger, trials: pl.DataFrame, metrics: pl.DataF
         torn=ledger.torn,
         winners=winner_counts(events),
         without_winner=searches_without_winner(events, study),
-        left_out=trials_left_out(events, trials, study),
+        left_out=trials_left_out(events, trials, replace(study, seeds=study.planned_seeds)),
         metrics=_finite_metrics(metrics),
         searches=search_summary(events, study),
         rungs=rung_agreement(events, study) if plan.scheduler != "none" else None,

@@ -83,7 +83,6 @@ class Monitor:
         if self.engine is not None:
             # the signal may have come while the engine was between two states
             with contextlib.suppress(RuntimeError, LookupError, AttributeError, TypeError, ValueError):
-                self._warn(self.engine)
                 self._show(self.engine, last=True)
         if self.view is not None:
             self.view.close()

@@ -100,7 +100,7 @@ def work(engine: Engine) -> Work:
         record = engine.record(seat.claim)
         if seat.settled:
             tally.seconds += record.seconds
-            tally.steps += record.epoch * seat.claim.config.training.eval_every
+            tally.steps += record.epoch * seat.claim.training.eval_every
         elif may_run(engine, seat.claim.arm, seat.claim.phase):
             tally.open_s += record.seconds
     return found

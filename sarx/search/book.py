@@ -165,12 +165,12 @@ class Book:
         def resolve() -> TrainConfig:
             return self._resolve(arm, phase, seed, parameters)
 
-        epochs = self._usual(arm).training.epochs
+        training = self._usual(arm).training
         if trial_id is None:
             config = resolve()
-            trial_id, epochs = self.identify(config), config.training.epochs
+            trial_id, training = self.identify(config), config.training
             resolve = partial(_same, config)
-        return Claim(arm, phase, index, seed, trial_id, dict(parameters), resolve, epochs, repeat, proposal)
+        return Claim(arm, phase, index, seed, trial_id, dict(parameters), resolve, training, repeat, proposal)
 
     def recorded(self, arm: Arm, event: Event, parameters: Mapping[str, Any]) -> Claim:
         """Make the claim of a search proposal again whose event is in the ledger.

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from sarx.config.schema import TrainConfig
+from sarx.config.schema.training import TrainingConfig
 from sarx.study.design import Arm
 
 
@@ -23,7 +24,7 @@ class Claim:
         trial_id: Identity of the trial.
         parameters: Searched options and their values; empty for the arm's default.
         make: Resolves the options; ``config`` keeps what it returns.
-        epochs: Length of the trial.
+        training: Options of the training: how long it is, how often it is evaluated.
         repeat: Which of the arm's independent searches.
         proposal: Of a finalist or confirm claim: the search proposal whose parameters it has.
     """
@@ -35,7 +36,7 @@ class Claim:
     trial_id: str
     parameters: Mapping[str, Any]
     make: Callable[[], TrainConfig] = field(compare=False, repr=False)
-    epochs: int
+    training: TrainingConfig
     repeat: int = 0
     proposal: int | None = None
 
@@ -43,6 +44,11 @@ class Claim:
     def config(self) -> TrainConfig:
         """Everything that is trained."""
         return self.make()
+
+    @property
+    def epochs(self) -> int:
+        """Length of the trial."""
+        return self.training.epochs
 
     @property
     def label(self) -> str:

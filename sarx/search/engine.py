@@ -213,7 +213,10 @@ class Engine:
     # ---------------------------------------------------------------- from one state to the next
 
     def _start(self, seat: Seat, record: Record) -> Segment:
-        claim = seat.claim
+        claim, config = (
+            seat.claim,
+            as_dict(seat.claim.config),
+        )  # before anything is written: it may be refused
         until = max(other.until for other in self._seats[claim.trial_id] if not other.settled)
         self.book.write(
             "trial_started",
@@ -231,7 +234,7 @@ class Engine:
             trial_id=claim.trial_id,
             attempt=record.attempts,
             phase=claim.phase,
-            config=as_dict(claim.config),
+            config=config,
             label=claim.label,
             index=claim.index,
             until=until,

@@ -151,8 +151,10 @@ class Mirror:
         point = {}
         for parameter in arm.space:
             group, name = parameter.key.split(".")
-            default = getattr(getattr(claim.config, group), name, None)
-            point[parameter.key] = claim.parameters.get(parameter.key, default)
+            if parameter.key in claim.parameters:
+                point[parameter.key] = claim.parameters[parameter.key]
+            else:  # the options of a trial are resolved where they are asked for
+                point[parameter.key] = getattr(getattr(claim.config, group), name, None)
         attributes = {
             "trial_id": claim.trial_id,
             "seed": str(claim.seed),  # browsers would round it

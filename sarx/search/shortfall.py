@@ -21,8 +21,11 @@ def shortfalls(engine: Engine) -> dict[str, str]:
     found = {}
     sign = 1.0 if engine.study.objective.mode == "max" else -1.0
     for arm in engine.arms:
-        wanted, mean = engine.study.report.orientation.get(arm.name), _mean(engine, arm)
-        if wanted is not None and sign * (wanted - mean) > TOLERANCE:
+        wanted = engine.study.report.orientation.get(arm.name)
+        if wanted is None:
+            continue
+        mean = _mean(engine, arm)
+        if sign * (wanted - mean) > TOLERANCE:
             found[arm.key] = (
                 f"warning: {arm.key} reaches {engine.study.report.primary} {mean:.4f}, more than a point "
                 f"short of the {wanted:.4f} that others reach with these settings; look at the training "
@@ -34,7 +37,10 @@ def shortfalls(engine: Engine) -> dict[str, str]:
 def _mean(engine: Engine, arm: Arm) -> float:
     """Return the mean of the primary metric over an arm's confirm trials; NaN before all are over."""
     seats = engine.confirm[arm.key]
-    if len(seats) < engine.study.confirm.seeds or not all(seat.settled for seat in seats):
+    searching = any(
+        search.arm.key == arm.key and key not in engine.winners for key, search in engine.searches.items()
+    )
+    if searching or not seats or not all(seat.settled for seat in seats):
         return math.nan
     records = [engine.record(seat.claim) for seat in seats]
     values = [

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import ast
 import io
+import re
 import tokenize
+
+_ODD_LINE_ENDS = re.compile("\r(?!\n)|[\v\f\x1c-\x1e\x85\u2028\u2029]")
 
 
 def without_comments(text: str, nodes: list[ast.AST]) -> list[str]:
@@ -14,6 +17,8 @@ def without_comments(text: str, nodes: list[ast.AST]) -> list[str]:
     goes on from the line above, it does not; only sources with a # in doubt are taken apart token by token,
     which is slow.
     """
+    if _ODD_LINE_ENDS.search(text):  # which str.splitlines and Python's grammar see differently
+        return without_comment_tokens(text)
     lines = text.splitlines()
     marked = [row for row, line in enumerate(lines) if "#" in line]
     inside: set[int] = set()

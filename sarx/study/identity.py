@@ -79,8 +79,8 @@ def canonical(config: TrainConfig) -> dict[str, Any]:
     A part's name stays; an option at the default it was introduced with is left out, so that a new option
     leaves old identities unchanged. Values are already coerced to the type of their field: 1 and 1.0 are one.
 
-    Where equal options come to give another record, ``sarx.search.book.IDENTITY`` needs a new value: until then
-    the ledger's word is taken for the identities of recorded proposals.
+    Where equal options come to give another record, ``sarx.search.book.IDENTITY`` needs a new value: without
+    it the ledger's word is taken for the identities of recorded proposals.
     """
     record: dict[str, Any] = {"seed": config.seed, "role": config.role}
     for group in part_names():

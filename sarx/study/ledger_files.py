@@ -152,7 +152,8 @@ def read_lines(file: LedgerFile, raw: bytes, keep_lines: bool = False) -> Part:
             part.torn = number
             break
         seq, fence = event.get("seq"), event.get("fence")
-        if event.get("v") != SCHEMA_VERSION or fence != file.fence or type(seq) is not int:
+        plain = type(seq) is int and type(fence) is int
+        if not plain or event.get("v") != SCHEMA_VERSION or fence != file.fence:
             _check(event, file, number)
         part.events.append(event)
         if keep_lines:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-DECISIVE = ("objective", "reference", "trials_per_arm", "seeds", "steps", "selection", "plan")
+DECISIVE = ("objective", "reference", "trials_per_arm", "seeds", "looks", "steps", "selection", "plan")
 """Entries of ``study_opened`` that decide which trials a study has."""
 
 

@@ -85,3 +85,22 @@ def test_what_cannot_be_done_is_said_and_changes_nothing(
     assert said in error
     assert "Traceback" not in error
     assert file.read_text() == text.replace("{study}", study)
+
+
+def test_line_ends_stay_and_pictures_elsewhere_are_left_alone(written: Any) -> None:
+    text = (
+        TEXT.replace("\n", "\r\n")
+        + "![x](https://example.org/{study}-map.svg) <!-- sarx {study}-two: arm -->\r\n"
+    )
+    code, file, study = written(text.replace("The end.", "![y]({study}-two-map.svg)"))
+    assert code == 0
+    raw = file.read_bytes()
+    assert raw.count(b"\n") == raw.count(b"\r\n") > 20
+    assert sorted(path.name for path in file.parent.rglob("*.svg")) == [f"{study}-forest.svg"]
+
+
+def test_a_text_that_is_not_utf_8_is_refused(written: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    _, file, study = written(TEXT)
+    file.write_bytes(b"\xff\xfe")
+    capsys.readouterr()
+    assert excerpt.main([study, str(file), "--storage", str(Path(file).parents[1])]) == 2

@@ -47,7 +47,11 @@ def said(report: Report) -> list[str]:
 def test_each_look_shows_its_seeds_and_pays_for_all(study: Callable[..., Any]) -> None:
     first = study(10, (7, 5), [5, 10])
     assert shown(first) == (5, 5)
-    assert said(first) == ["Look 1 of 2 that were planned (after 5, 10 seeds): 5 seeds; 5 more are planned."]
+    assert said(first) == [
+        "Look 1 of 2 that were planned (after 5, 10 seeds): 5 seeds; 5 more are planned, 2 of their trials "
+        "are finished and held back until then."
+    ]
+    assert not any("earlier plan" in line for line in first.missing)
     assert first.study.looks == 2
     second = study(10, (10, 10), [5, 10])
     assert shown(second) == (10, 10)
@@ -72,6 +76,7 @@ def test_before_the_first_look_its_seeds_are_what_is_planned(study: Callable[...
     early = study(10, (3, 2), [5, 10])
     assert early.study.seeds == 5
     assert early.comparison.rows[1].pairs == 2
+    assert any(line.startswith("No look is due yet: 2 were planned") for line in early.caption)
 
 
 def test_going_on_to_a_planned_look_is_no_change(study: Callable[..., Any], new_ledger: Begin) -> None:
@@ -85,7 +90,7 @@ def test_going_on_to_a_planned_look_is_no_change(study: Callable[..., Any], new_
 def test_other_changes_count_on_top(study: Callable[..., Any], seeds: int, looks: list[int] | None) -> None:
     study(5, (5, 5), [5, 10])
     report = study(seeds, (seeds, seeds), looks)
-    assert report.study.looks == max(1, len(looks or ())) + 1
+    assert report.study.looks == max(2, len(looks or ())) + 1
     assert any("looks" in change for change in report.study.changes)
 
 
@@ -101,3 +106,32 @@ def test_a_diverged_seed_has_ended_too(new_ledger: Begin, metrics_of: Any) -> No
     writer.add("diverged", trial_id="plain-1", attempt=1, phase="confirm", epoch=1, payload={"reason": "nan"})
     assert read_study(read_ledger(writer.study).events).planned_looks == (2, 4)
     assert make_report(writer.study).study.seeds == 2
+
+
+def test_looks_that_were_taken_cannot_be_unplanned(study: Callable[..., Any]) -> None:
+    study(4, (2, 2), [2, 3, 4])
+    study(4, (4, 4), [2, 3, 4])
+    for looks in (None, [4]):
+        report = study(4, (4, 4), looks)
+        assert report.study.looks >= 4, looks
+
+
+def test_looks_that_change_before_any_result_cost_nothing(study: Callable[..., Any]) -> None:
+    study(10, (0, 0), [2, 4, 6, 8, 10])
+    report = study(10, (5, 5), [5, 10])
+    assert report.study.looks == 2
+
+
+def test_fewer_seeds_after_a_look_are_a_change(study: Callable[..., Any]) -> None:
+    study(10, (10, 10), [5, 10])
+    assert study(5, (10, 10), [5, 10]).study.looks == 3
+
+
+def test_what_the_table_said_before_is_what_its_look_showed(
+    study: Callable[..., Any], new_ledger: Begin
+) -> None:
+    shown = study(10, (9, 9), [5, 10])
+    row = shown.comparison.tidy.filter(arm="plain", metric="test/miou").row(0, named=True)
+    report = study(9, (9, 9))
+    (before,) = [line for line in report.caption if line.startswith("Before start 2")]
+    assert f"plain +{row['diff']:.3f}".replace("+0", "+") in before

@@ -83,5 +83,14 @@ def test_seeds_that_diverged_are_left_out_and_none_says_nothing(begin, host, tex
     assert reached(begin, host, text, 0.8, lambda segment: "diverged") == {}
 
 
+def test_a_search_without_winner_does_not_hold_it_back(begin, host, text):
+    text = text.replace("  batch: 4\n", "  batch: 4\n  repeats: 2\n")
+    engine = begin(text + WANTED.format(wanted=0.8))
+    lost = {seat.claim.trial_id for (key, repeat), s in engine.searches.items() if repeat for seat in s.seats}
+    host(outcome=lambda segment: "diverged" if segment.trial_id in lost else 0.1).run(engine)
+    assert engine.winners["plain", 1] is None
+    assert list(shortfalls(engine)) == ["plain"]
+
+
 def test_the_report_says_the_same():
     assert analysis_tolerance == TOLERANCE

@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from sarx.cluster.pace import Pace
+from sarx.config.errors import UserError
 from sarx.search.engine import Engine
 from sarx.study.design import make_arms
 from sarx.study.identity import trial_id
@@ -73,6 +75,31 @@ def test_search_trials_are_not_identified_again(text, host, take_up):
     for claim in claims(again):
         assert trial_id(claim.config, data_fingerprint="d", code="c") == claim.trial_id
     assert [claim.config for claim in claims(again)] == [claim.config for claim in claims(first)]
+
+
+def test_showing_progress_resolves_no_options(text, host, take_up):
+    first, _ = take_up(text)
+    close(first, host())
+    again, _ = take_up(text)
+    Pace(again)
+    assert not any("config" in vars(claim) for claim in claims(again))
+
+
+def test_options_that_became_invalid_write_nothing(text, host, take_up, monkeypatch):
+    first, _ = take_up(text)
+    host().run(first, limit=1)
+    first.ledger.close()
+    again, _ = take_up(text)
+    before = len(again.ledger.events)
+
+    def refuse(*_):
+        raise UserError("no longer allowed", key="optim.lr")
+
+    monkeypatch.setattr("sarx.search.book.rebuild", refuse)
+    with pytest.raises(UserError, match="no longer allowed"):
+        again.next_segment()
+    assert len(again.ledger.events) == before
+    assert again.running == 0
 
 
 @pytest.mark.parametrize("change", ["code", "base"])
