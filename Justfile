@@ -73,7 +73,7 @@ logs *study: setup
 dashboard *arguments: setup
     @{{python}} -m sarx.cluster.words dashboard "$@"
 
-# all fast tests (under 10 minutes on 2 cores)
+# all fast tests (about 10 minutes on 2 cores)
 test *arguments: setup
     @.venv/bin/pytest -n 2 --dist worksteal "$@"
 
@@ -83,7 +83,7 @@ test-slow *arguments: setup
         .venv/bin/pytest -m slow -rs --durations 20 --timeout 900 -n 2 --ignore tests/ray && \
         .venv/bin/pytest -m slow -rs --durations 20 --timeout 900 tests/ray; fi
 
-# kill and damage running studies, and count what was lost (about 8 minutes; see --help)
+# kill and damage running studies, and count what was lost (8 to 20 minutes; see --help)
 chaos *arguments: setup
     @{{python}} -m tests.chaos "$@"
 
