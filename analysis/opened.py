@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import polars as pl
@@ -155,8 +155,8 @@ def read_study(events: pl.DataFrame) -> Study:
     first_result = finished.min()
     first, seqs = first_result if isinstance(first_result, int) else None, opened["seq"].to_list()
     changes, looks = changes_and_looks(payloads, seqs, first)
-    study = _study(payloads[-1], Opening(events).plan, changes, looks)
-    return replace(study, looks=max(1, planned_looks(payloads, seqs, first)) + len(looks))
+    planned = max(1, planned_looks(payloads, seqs, first))
+    return _study(payloads[-1], Opening(events).plan, changes, looks, planned)
 
 
 def _payload(seq: int, text: str | None) -> dict[str, Any]:
@@ -175,9 +175,13 @@ def _payload(seq: int, text: str | None) -> dict[str, Any]:
 
 
 def _study(
-    payload: dict[str, Any], search: SearchPlan, changes: tuple[str, ...], looks: Mapping[int, int]
+    payload: dict[str, Any],
+    search: SearchPlan,
+    changes: tuple[str, ...],
+    looks: Mapping[int, int],
+    planned: int,
 ) -> Study:
-    """Build the study from the last payload."""
+    """Build the study from the last payload; ``planned`` is the number of looks that were planned."""
     report, objective = payload["report"], payload.get("objective") or {}
     secondary = report.get("secondary") or []
     reference = payload["reference"]
@@ -217,7 +221,7 @@ def _study(
         search=search,
         components=components,
         changes=changes,
-        looks=1 + len(looks),
+        looks=planned + len(looks),
         look_starts=looks,
         planned_looks=tuple(payload.get("looks") or ()),
         planned_seeds=payload["seeds"],

@@ -91,11 +91,12 @@ def make_report(folder: Path) -> Report:
     events = ledger.events
     plan = read_study(events)
     trials = confirm_trials(events)
-    all_seeds = seeds_without_winner(plan, searches_without_winner(events, plan), trials)
+    without_winner = searches_without_winner(events, plan)
+    all_seeds = seeds_without_winner(plan, without_winner, trials)
     study = at_look(plan, all_seeds)
     metrics = confirm_metrics(events, trials)
-    facts = _facts(study, ledger, trials, metrics)
-    comparison = compare(study, seeds_without_winner(study, facts.without_winner, trials), metrics)
+    facts = _facts(study, ledger, trials, metrics, without_winner)
+    comparison = compare(study, all_seeds, metrics)
     frames = {"trials.csv": confirm_table(study, trials, metrics)}
     further, remarks = further_report(study, folder, trials, metrics, comparison)
     extras = layout_tables(study, comparison, metrics) + further
@@ -129,7 +130,13 @@ def make_report(folder: Path) -> Report:
     )
 
 
-def _facts(study: Study, ledger: Ledger, trials: pl.DataFrame, metrics: pl.DataFrame) -> Facts:
+def _facts(
+    study: Study,
+    ledger: Ledger,
+    trials: pl.DataFrame,
+    metrics: pl.DataFrame,
+    without_winner: dict[tuple[str, str], dict[int, str]],
+) -> Facts:
     """Return what the ledger says besides the numbers."""
     events, plan = ledger.events, study.search
     kinds = last_failure(events)
@@ -138,7 +145,7 @@ def _facts(study: Study, ledger: Ledger, trials: pl.DataFrame, metrics: pl.DataF
         code_versions=code_versions(events, trials),
         torn=ledger.torn,
         winners=winner_counts(events),
-        without_winner=searches_without_winner(events, study),
+        without_winner=without_winner,
         left_out=trials_left_out(events, trials, replace(study, seeds=study.planned_seeds)),
         metrics=_finite_metrics(metrics),
         searches=search_summary(events, study),

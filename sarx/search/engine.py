@@ -213,10 +213,7 @@ class Engine:
     # ---------------------------------------------------------------- from one state to the next
 
     def _start(self, seat: Seat, record: Record) -> Segment:
-        claim, config = (
-            seat.claim,
-            as_dict(seat.claim.config),
-        )  # before anything is written: it may be refused
+        claim, config = seat.claim, as_dict(seat.claim.config)  # may be refused: nothing is written yet
         until = max(other.until for other in self._seats[claim.trial_id] if not other.settled)
         self.book.write(
             "trial_started",
