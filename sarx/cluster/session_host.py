@@ -6,11 +6,14 @@ import time
 from typing import Any
 
 from sarx.cluster.failures import NO_PLACE
+from sarx.cluster.orphans import free_orphans
 from sarx.cluster.resources import grows
 from sarx.cluster.segment_run import Start, decode_work, start_training
 from sarx.cluster.session import Session
 from sarx.cluster.trial import TrialHost
 
+ORPHANS_S = 15.0
+"""Seconds after which workers that are not there yet may lack a place that a lost session still holds."""
 PLACE_S = 180.0
 """Seconds after which a segment whose workers cannot be placed is handed back."""
 GROW_S = 1800.0
@@ -49,6 +52,8 @@ class SessionHost(TrialHost):
                 since = time.monotonic()
             elif time.monotonic() - since > patience:
                 raise RuntimeError(f"{NO_PLACE} within {patience:g} s")
+            elif time.monotonic() - since > ORPHANS_S:
+                free_orphans()
         if answer["done"] and self._work.resources.session == "cold":
             self.cleanup()
         return answer

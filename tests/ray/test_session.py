@@ -113,3 +113,46 @@ def test_an_elastic_trial_goes_on_with_the_workers_that_are_left(tmp_path):
     last = [e for e in events if e["event"] == "trial_finished"]
     assert {e.get("workers") for e in last} == {1}
     assert any("workers" not in e for e in events if e["event"] == "epoch")  # the first ones had two
+
+
+LOST_HEAD = (
+    EPOCHS
+    + """
+import signal
+from ray._private.state import actors
+
+ray.init(address="local", include_dashboard=False, log_to_driver=False, num_cpus=2)
+place = str(root / "host")
+
+def start(work):
+    return epochs(work, lambda *what: time.sleep(0.3))
+
+class Two(SessionHost):
+    starting = staticmethod(start)
+
+    def setup(self, config):
+        Path(place).write_text(str(os.getpid()))
+        super().setup(config)
+
+def harm():
+    while sum(event["event"] == "epoch" for event in ledger.events) < 2:
+        time.sleep(0.1)
+    pids = {"host": int(Path(place).read_text())}
+    pids |= {a["ActorClassName"]: a["Pid"] for a in actors().values() if a["State"] == "ALIVE"}
+    os.kill(pids[WHO], signal.SIGKILL)
+
+threading.Thread(target=harm, daemon=True).start()
+run(Two)
+"""
+)
+
+
+@pytest.mark.parametrize("who", ["host", "TrainController"])
+def test_a_lost_host_or_controller_leaves_its_place_to_the_next(tmp_path, who):
+    """Ray keeps the placement group of a dead actor; without a dashboard nothing of Ray's removes it."""
+    once = TWO.replace("max_failures: 0", "max_failures: 1")
+    output, events = script(tmp_path, f"WHO = {who!r}\n{LOST_HEAD}", once)
+    assert "done True" in output
+    assert len([e for e in events if e["event"] == "failed"]) == 1
+    finished = [e["trial_id"] for e in events if e["event"] == "trial_finished"]
+    assert len(finished) == len(set(finished)) == 6
