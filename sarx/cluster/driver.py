@@ -143,10 +143,13 @@ def fit(
 
 def host_of(resources: Resources) -> type[TrialHost]:
     """Return what runs the trials of a study."""
-    from sarx.cluster.session_host import SessionHost
+    if resources.num_workers > 1:
+        from sarx.cluster.session_host import SessionHost  # imports torch, which takes seconds
+
+        return SessionHost
     from sarx.cluster.trial import TrialHost
 
-    return SessionHost if resources.num_workers > 1 else TrialHost
+    return TrialHost
 
 
 def occupied_by_host(resources: Resources) -> dict[str, float]:
