@@ -80,7 +80,7 @@ test *arguments: setup
 # tests with real kills, clusters and job submission
 test-slow *arguments: setup
     @if [ $# -gt 0 ]; then .venv/bin/pytest -m slow -rs --durations 20 --timeout 900 "$@"; else \
-        .venv/bin/pytest -m slow -rs --durations 20 --timeout 900 -n 2 --ignore tests/ray && \
+        .venv/bin/pytest -m slow -rs --durations 20 --timeout 900 -n 2 --dist worksteal --ignore tests/ray && \
         .venv/bin/pytest -m slow -rs --durations 20 --timeout 900 tests/ray; fi
 
 # kill and damage running studies, and count what was lost (8 to 20 minutes; see --help)

@@ -143,13 +143,10 @@ def fit(
 
 def host_of(resources: Resources) -> type[TrialHost]:
     """Return what runs the trials of a study."""
-    if resources.num_workers > 1:
-        from sarx.cluster.session_host import SessionHost  # imports torch, which takes seconds
-
-        return SessionHost
+    from sarx.cluster.session_host import SessionHost
     from sarx.cluster.trial import TrialHost
 
-    return TrialHost
+    return SessionHost if resources.num_workers > 1 else TrialHost
 
 
 def occupied_by_host(resources: Resources) -> dict[str, float]:

@@ -24,9 +24,7 @@ def free_orphans() -> list[str]:
     groups = [  # before the actors: one that makes a group meanwhile is then among them
         gcs_pb2.PlacementGroupTableData.FromString(entry) for entry in accessor.get_placement_group_table()
     ]
-    actors = [
-        gcs_pb2.ActorTableData.FromString(entry) for entry in accessor.get_actor_table(job, None)
-    ]
+    actors = [gcs_pb2.ActorTableData.FromString(entry) for entry in accessor.get_actor_table(job, None)]
     alive = {actor.actor_id for actor in actors if actor.state != gcs_pb2.ActorTableData.DEAD}
     freed = []
     for group in groups:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sarx.cluster.failures import NO_PLACE
 from sarx.cluster.orphans import free_orphans
 from sarx.cluster.resources import grows
 from sarx.cluster.segment_run import Start, decode_work, start_training
-from sarx.cluster.session import Session
 from sarx.cluster.trial import TrialHost
+
+if TYPE_CHECKING:
+    from sarx.cluster.session import Session
 
 ORPHANS_S = 15.0
 """Seconds after which workers that are not there yet may lack a place that a lost session still holds."""
@@ -71,6 +73,8 @@ class SessionHost(TrialHost):
     def _open(self) -> Session:
         """Return the session, with the segment posted."""
         if self._session is None:
+            from sarx.cluster.session import Session  # brings torch, which the driver does without
+
             scratch = self._work.folder.root / ".tune"
             self._session = Session(self._work.resources, self.starting, scratch)
         if not self._posted:

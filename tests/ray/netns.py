@@ -64,7 +64,7 @@ class Hosts:
         """Return a command as it is run on a host."""
         return ["ip", "netns", "exec", self.name(number), *command]
 
-    def start_node(self, number: int, cpus: int, environment: dict[str, str]) -> None:
+    def start_node(self, number: int, cpus: int, environment: dict[str, str], *options: str) -> None:
         """Start a Ray node on a host; that of host 1 is the head."""
         ray = str(Path(sys.executable).with_name("ray"))
         command = [ray, "start", "--block", f"--node-ip-address={self.address(number)}", f"--num-cpus={cpus}"]
@@ -75,7 +75,10 @@ class Hosts:
         log = (self.folder / f"node-{number}.log").open("wb")
         with log:
             process = subprocess.Popen(
-                self.command(number, command), env=environment, stdout=log, stderr=subprocess.STDOUT
+                self.command(number, [*command, *options]),
+                env=environment,
+                stdout=log,
+                stderr=subprocess.STDOUT,
             )
         self.nodes[number] = process
 
@@ -95,6 +98,14 @@ class Hosts:
         """Return the processes on a host."""
         found = subprocess.run(["ip", "netns", "pids", self.name(number)], capture_output=True, check=False)
         return [int(word) for word in found.stdout.split()]
+
+    def runs(self, number: int, *titles: bytes) -> bool:
+        """Return whether a process with such a title runs on a host."""
+        for pid in self.processes(number):
+            with contextlib.suppress(OSError):
+                if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(titles):
+                    return True
+        return False
 
     def close(self) -> None:
         """End everything that runs on the hosts, and remove them."""

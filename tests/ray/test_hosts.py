@@ -1,4 +1,8 @@
-"""A study of two-worker trials over three hosts; one is cut off and comes back, a worker is killed."""
+"""A study of two-worker trials over three hosts; one is cut off and comes back, a worker is killed.
+
+The host that is cut off is the one where the trial's own host and Train's controller run: the head has too
+little memory for them. When it is there again, that controller still asks for new workers before it ends.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +27,8 @@ pytestmark = [
     pytest.mark.skipif(bool(MISSING), reason=MISSING or "-"),
 ]
 HEADING = re.compile(r", attempt (\d+) \(pid (\d+), node (\w+)\)$", re.MULTILINE)
+TRIAL_HOSTS = (b"ray::SessionHost", b"ray::ResourceTrainable")
+"""How Ray titles the process of a trial host, idle and at work."""
 NODES = """
 import json, ray
 ray.init(address={address!r}, log_to_driver=False)
@@ -37,11 +43,12 @@ def hosts(tmp_path):
     found.close()
 
 
-def wait_for(condition, process, seconds=400.0):
+def wait_for(condition, process, log, seconds=400.0):
     deadline = time.monotonic() + seconds
     while not (found := condition()):
-        assert process.poll() is None, f"the driver has ended with {process.returncode}"
-        assert time.monotonic() < deadline, "waited in vain"
+        said = log.read_text()[-3000:]
+        assert process.poll() is None, f"the driver has ended with {process.returncode}: {said}"
+        assert time.monotonic() < deadline, f"waited in vain: {said}"
         time.sleep(0.1)
     return found
 
@@ -76,7 +83,7 @@ def test_a_host_is_cut_off_and_comes_back_and_a_worker_is_killed(host, hosts):
     one.study.write_text(text + "resources: {num_workers: 2, placement: spread}\nmax_failures: 1\n")
     environment = one.environment | {"RAY_USAGE_STATS_ENABLED": "0"}
     for number in hosts.numbers:
-        hosts.start_node(number, 1, environment)
+        hosts.start_node(number, 1, environment, *(["--memory=1000000"] if number == 1 else []))
         hosts.wait(number)
     address = f"{hosts.address(1)}:{PORT}"
     listed = subprocess.run(
@@ -98,19 +105,22 @@ def test_a_host_is_cut_off_and_comes_back_and_a_worker_is_killed(host, hosts):
             stderr=subprocess.STDOUT,
         )
     try:
-        (trial, attempt, ranks) = wait_for(lambda: running(one), driver)
+        (trial, attempt, ranks) = wait_for(lambda: running(one), driver, log)
         assert len({node for _, node in ranks}) == 2, "both workers are on one host"
-        pid, node = next(rank for rank in ranks if place[rank[1]] != hosts.address(1))
-        cut = next(number for number in hosts.numbers if hosts.address(number) == place[node])
+        cut = next(number for number in hosts.numbers if hosts.runs(number, *TRIAL_HOSTS))
+        assert cut != 1
+        node = next(node for node, address in place.items() if address == hosts.address(cut))
+        lost = [pid for pid, where in ranks if where == node]
         hosts.cut(cut)
-        failed = wait_for(lambda: one.events("failed"), driver)
+        failed = wait_for(lambda: one.events("failed"), driver, log)
         assert failed[0]["trial_id"] == trial
         assert json.loads(failed[0]["payload"])["kind"] == "preempted"
         hosts.cut(cut, off=False)
-        again = wait_for(lambda: (found := running(one)) and found[1:] != (attempt, ranks) and found, driver)
+        before = (attempt, ranks)
+        again = wait_for(lambda: (found := running(one)) and found[1:] != before and found, driver, log)
         assert node not in {where for _, where in again[2]}
         os.kill(again[2][1][0], signal.SIGKILL)
-        wait_for(lambda: len(one.events("failed")) > 1, driver)
+        wait_for(lambda: len(one.events("failed")) > 1, driver, log)
         assert driver.wait(500) == 0, log.read_text()[-3000:]
     finally:
         if driver.poll() is None:
@@ -125,4 +135,4 @@ def test_a_host_is_cut_off_and_comes_back_and_a_worker_is_killed(host, hosts):
     assert sum(starts.values()) == 12  # ten trials and the two that were started again
     ends = {event["trial_id"]: event["attempt"] for event in one.events("trial_finished")}
     assert ends == dict(starts)  # each by its last attempt
-    assert not Path(f"/proc/{pid}").exists(), "a worker of the lost attempt still runs"
+    assert not any(Path(f"/proc/{pid}").exists() for pid in lost), "a worker of the lost attempt still runs"

@@ -53,8 +53,18 @@ def test_a_study_runs_from_yaml_to_table(host):
 
 
 @pytest.mark.slow
-def test_a_killed_driver_loses_nothing_and_repeats_nothing_finished(host, finish):
+def test_a_stopped_and_then_killed_driver_loses_nothing_and_repeats_nothing_finished(host, finish):
     one = host(steps=12)
+    process = one.start()
+    finish.append(process)
+    wait_for(lambda: len(one.events("trial_finished")) >= 2)
+    sent = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=30)
+    assert time.monotonic() - sent < 1.0
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "to go on: python -m sarx.tune" in output
+    assert one.events("stopping")
     process = one.start()
     finish.append(process)
     wait_for(lambda: len(one.events("trial_finished")) >= 5)
@@ -68,8 +78,8 @@ def test_a_killed_driver_loses_nothing_and_repeats_nothing_finished(host, finish
     assert len(finished) == len(set(finished)) == 10
     after = one.executions()
     assert all(after[key] == executions_before[key] for key in executions_before if key[0] in finished_before)
-    assert max(after.values()) <= 2  # at most the epoch since the last checkpoint is repeated
-    assert sum(count - 1 for count in after.values()) <= 2  # two trials were in flight
+    assert max(after.values()) <= 3  # at most the epoch since the last checkpoint is repeated, each time
+    assert sum(count - 1 for count in after.values()) <= 4  # two trials were in flight, twice
 
 
 @pytest.mark.slow
@@ -85,26 +95,8 @@ def test_the_same_study_twice_gives_the_same_table(host):
 
 
 @pytest.mark.slow
-def test_sigterm_stops_within_a_second_and_the_same_command_goes_on(host, finish):
-    one = host(steps=12)
-    process = one.start()
-    finish.append(process)
-    wait_for(lambda: len(one.events("trial_finished")) >= 2)
-    sent = time.monotonic()
-    process.send_signal(signal.SIGTERM)
-    output, _ = process.communicate(timeout=30)
-    assert time.monotonic() - sent < 1.0
-    assert process.returncode == 128 + signal.SIGTERM
-    assert "to go on: python -m sarx.tune" in output
-    assert one.events("stopping")
-    done = one.run()
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert len(one.events("trial_finished")) == 10
-
-
-@pytest.mark.slow
 def test_a_killed_worker_is_retried_from_its_checkpoint(host, finish):
-    one = host(steps=40)
+    one = host(steps=20)
     process = one.start()
     finish.append(process)
     wait_for(lambda: any(int(epoch) >= 3 for _, epoch in one.executions()))
