@@ -7,11 +7,15 @@ a group that a controller makes on a node that was cut off, taken for dead, and 
 
 from __future__ import annotations
 
+from typing import Any
+
 import ray
 from ray._private.state import state
 from ray._raylet import JobID, PlacementGroupID
 from ray.core.generated import gcs_pb2
 from ray.util.placement_group import PlacementGroup, remove_placement_group
+
+messages: Any = gcs_pb2  # it makes its classes when it is imported, where mypy does not see them
 
 
 def free_orphans() -> list[str]:
@@ -22,15 +26,15 @@ def free_orphans() -> list[str]:
     job = JobID.from_hex(ray.get_runtime_context().get_job_id())
     accessor = state._connect_and_get_accessor()
     groups = [  # before the actors: one that makes a group meanwhile is then among them
-        gcs_pb2.PlacementGroupTableData.FromString(entry) for entry in accessor.get_placement_group_table()
+        messages.PlacementGroupTableData.FromString(entry) for entry in accessor.get_placement_group_table()
     ]
-    actors = [gcs_pb2.ActorTableData.FromString(entry) for entry in accessor.get_actor_table(job, None)]
-    alive = {actor.actor_id for actor in actors if actor.state != gcs_pb2.ActorTableData.DEAD}
+    actors = [messages.ActorTableData.FromString(entry) for entry in accessor.get_actor_table(job, None)]
+    alive = {actor.actor_id for actor in actors if actor.state != messages.ActorTableData.DEAD}
     freed = []
     for group in groups:
         made_by_actor = group.creator_actor_id.strip(b"\xff")
         ours = group.creator_job_id == job.binary() and not group.is_detached
-        gone = group.state == gcs_pb2.PlacementGroupTableData.REMOVED
+        gone = group.state == messages.PlacementGroupTableData.REMOVED
         if ours and made_by_actor and not gone and group.creator_actor_id not in alive:
             remove_placement_group(PlacementGroup(PlacementGroupID(group.placement_group_id)))
             freed.append(group.placement_group_id.hex())

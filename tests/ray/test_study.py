@@ -53,8 +53,8 @@ def test_a_study_runs_from_yaml_to_table(host):
 
 
 @pytest.mark.slow
-def test_a_stopped_and_then_killed_driver_loses_nothing_and_repeats_nothing_finished(host, finish):
-    one = host(steps=12)
+def test_a_stopped_and_then_killed_driver_loses_nothing_repeats_nothing_and_changes_no_number(host, finish):
+    one, whole = host(steps=12), host("whole", steps=12)
     process = one.start()
     finish.append(process)
     wait_for(lambda: len(one.events("trial_finished")) >= 2)
@@ -80,16 +80,11 @@ def test_a_stopped_and_then_killed_driver_loses_nothing_and_repeats_nothing_fini
     assert all(after[key] == executions_before[key] for key in executions_before if key[0] in finished_before)
     assert max(after.values()) <= 3  # at most the epoch since the last checkpoint is repeated, each time
     assert sum(count - 1 for count in after.values()) <= 4  # two trials were in flight, twice
-
-
-@pytest.mark.slow
-def test_the_same_study_twice_gives_the_same_table(host):
-    first, second = host("first"), host("second")
+    assert whole.run().returncode == 0
     tables = []
-    for one in (first, second):
-        assert one.run().returncode == 0
-        assert one.analyze().returncode == 0
-        tables.append(table(one))
+    for study in (one, whole):
+        assert study.analyze().returncode == 0
+        tables.append(table(study))
     assert tables[0] == tables[1]
     assert len(tables[0]) > 5
 
