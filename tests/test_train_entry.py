@@ -38,7 +38,8 @@ def train(tmp_path, *arguments):
 
 
 def test_training_prints_progress_writes_tensorboard_and_is_not_repeated(tmp_path):
-    done = train(tmp_path, *TINY, "regularizer=sar", "--report")
+    small = [*TINY, "model=fcn_test_efficientnet", "regularizer=sar", "--report"]
+    done = train(tmp_path, *small)
     assert done.returncode == 0, done.stderr
     lines = [line for line in done.stdout.splitlines() if line.startswith("epoch ")]
     assert [line.split()[1] for line in lines] == ["1/2", "2/2"]
@@ -46,7 +47,7 @@ def test_training_prints_progress_writes_tensorboard_and_is_not_repeated(tmp_pat
     assert "test/miou" not in lines[0]
     assert "test/miou" in lines[1]
     assert list(tmp_path.rglob("events.out.tfevents.*"))
-    again = train(tmp_path, *TINY, "regularizer=sar", "--report")
+    again = train(tmp_path, *small)
     assert "continues after epoch 2 of 2" in again.stdout
     assert lines[1].split("about")[0] in again.stdout
 
@@ -87,7 +88,8 @@ def test_mistakes_are_one_message_and_exit_code_2(tmp_path, arguments, message):
 STUDY = """\
 # Does it help?
 study: small
-base: [data=digit_scenes, data.num_train=32, training.steps=4, training.eval_every=2, training.batch_size=4]
+base: [data=digit_scenes, model=fcn_test_efficientnet, data.num_train=32, training.steps=4,
+       training.eval_every=2, training.batch_size=4]
 ablation: {reference: sar, arms: {sar: {}, plain: {regularizer: none}}}
 search: {parameters: {optim.lr: {low: 0.001, high: 0.1, log: true}}, trials_per_arm: 4}
 """
