@@ -40,7 +40,9 @@ class Line:
 
 
 def slope_tables(study: Study, metrics: pl.DataFrame, rows: Sequence[Row]) -> list[Table]:
-    """Return a table for the primary metric and one for each of ``METRICS`` that there is.
+    """Return a table for the primary metric and one for each of ``METRICS`` that has values at all levels.
+
+    Few classes, for one, may be there at the largest imbalance only.
 
     Arms that are identical to another at every level have no line. Where more than one seed in five has no
     result at a level, there in the reference, or at some level, the slope is not tested (as in the tables by
@@ -67,9 +69,13 @@ def slope_tables(study: Study, metrics: pl.DataFrame, rows: Sequence[Row]) -> li
         ]
         for line in lines
     }
-    known = set(metrics["metric"].unique())
-    names = [study.primary, *(f"test/{name}" for name in METRICS if f"test/{name}" in known)]
-    return [_table(study, metrics, lines, name, behind) for name in names if lines and name in known]
+    there = metrics.filter(pl.col("value").is_not_null()).group_by("metric").agg(pl.col("level").unique())
+    levels_of = {name: set(levels) for name, levels in there.iter_rows()}
+    names = [study.primary] if study.primary in set(metrics["metric"].unique()) else []
+    for name in (f"test/{metric}" for metric in METRICS):
+        if any(levels_of.get(name, set()).issuperset(line.levels.values()) for line in lines):
+            names.append(name)
+    return [_table(study, metrics, lines, name, behind) for name in names if lines]
 
 
 def imbalance_lines(study: Study) -> list[Line]:

@@ -100,3 +100,17 @@ def test_two_levels_or_another_factor_give_no_table(new_ledger: Any, metrics_of:
                 writer.claim(arm, level, seed, f"{arm}{level}{seed}")
                 writer.finish(f"{arm}{level}{seed}", metrics_of(0.1 * seed))
     assert not [table for table in make_report(writer.study).extras if "by imbalance" in table.title]
+
+
+def test_classes_that_are_few_at_one_imbalance_only_have_no_slope(new_ledger: Any) -> None:
+    writer = new_ledger()
+    writer.open(arms=("sar", "none"), levels=LEVELS, trials_per_arm=0, seeds=2)
+    for arm in ("sar", "none"):
+        for level in LEVELS:
+            for seed in range(2):
+                values = {"test/miou": 0.1 * seed + 0.05 * (arm == "sar"), "test/tail_iou": 0.1}
+                values |= {"test/few_accuracy": 0.2} if level == LEVELS[-1] else {}
+                writer.claim(arm, level, seed, f"{arm}{level}{seed}")
+                writer.finish(f"{arm}{level}{seed}", values)
+    titles = [t.title for t in make_report(writer.study).extras if "by imbalance" in t.title]
+    assert [title.partition(":")[0] for title in titles] == ["test/miou", "test/tail_iou"]
