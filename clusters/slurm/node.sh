@@ -3,7 +3,7 @@
 set -euo pipefail
 run="$1"
 task="$SLURM_PROCID"
-temporary="/tmp/sarx-$SLURM_JOB_ID-$task"
+temporary="$(mktemp -d "/tmp/sarx-$SLURM_JOB_ID-$task-XXXX")" # ours alone; what Ray makes in it is open to all
 log="$run/node-$task.log"
 
 if [ -n "${INTERFACE:-}" ]; then
@@ -13,7 +13,7 @@ else
     ip="${ip:-$(hostname -I | awk '{ print $1 }')}"
 fi
 
-options=(--node-ip-address="$ip" --temp-dir="$temporary" --num-cpus="${SLURM_CPUS_PER_TASK:-1}"
+options=(--node-ip-address="$ip" --temp-dir="$temporary/ray" --num-cpus="${SLURM_CPUS_PER_TASK:-1}"
     --num-gpus="${SLURM_GPUS_ON_NODE:-0}" --block --disable-usage-stats)
 if [ "$task" = 0 ]; then
     read -r port dashboard client agent \

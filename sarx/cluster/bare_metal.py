@@ -86,13 +86,14 @@ def numbers(fields: dict[str, str], where: str) -> list[int | None]:
 
 
 def ip_of(address: str, where: str) -> str:
-    """Return the IP address that a name has here.
+    """Return the IPv4 address that a name has here.
 
     Raises:
         UserError: If it has none, or one that other hosts cannot use.
     """
     try:
-        found = str(socket.getaddrinfo(address, None, type=socket.SOCK_STREAM)[0][4][0])
+        known = socket.getaddrinfo(address, None, family=socket.AF_INET, type=socket.SOCK_STREAM)
+        found = str(known[0][4][0])
     except OSError as error:
         raise UserError(
             f"{address} has no IP address here ({error}); add ip=, by which the other hosts reach it",

@@ -108,7 +108,7 @@ def start_head(
         "node-ip-address": "127.0.0.1",
         "port": ports["gcs"],
         "ray-client-server-port": ports["client"],
-        "temp-dir": temporary,
+        "temp-dir": f"{temporary}/ray",  # Ray lets everybody write there; the folder around it is ours alone
         "include-dashboard": "true",
         "dashboard-host": "127.0.0.1",
         "dashboard-port": ports["dashboard"],

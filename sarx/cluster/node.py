@@ -13,6 +13,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from pathlib import Path
@@ -84,7 +85,7 @@ def up(ip: str, join: str | None, token: str, cpus: int | None = None, gpus: int
     kept = json.loads(path.read_text(encoding="utf-8"))["temporary"]
     down(ip, keep=True)
     said = (folder / "ray.log").read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    more = f"more in {kept}/session_latest/logs of that host"
+    more = f"more in {kept}/ray/session_latest/logs of that host"
     raise UserError(f"Ray did not start: {' / '.join(said[-LAST_LINES:])}; {more}", where=ip)
 
 
@@ -102,10 +103,10 @@ def came_up(ip: str, join: str | None, secret: Path, command: list[str], deadlin
     network for the first time does not keep.
     """
     folder = folder_of(ip)
-    mark, temporary = uuid.uuid4().hex, f"/tmp/sarx-{uuid.uuid4().hex[:8]}"
+    mark, temporary = uuid.uuid4().hex, tempfile.mkdtemp(prefix="sarx-", dir="/tmp")
     with (folder / "ray.log").open("wb") as output:
         process = subprocess.Popen(
-            [*command, f"--temp-dir={temporary}"],
+            [*command, f"--temp-dir={temporary}/ray"],  # which everybody may write to, were it not in ours
             env=environment(secret, mark),
             stdout=output,
             stderr=output,

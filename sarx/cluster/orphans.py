@@ -21,7 +21,8 @@ messages: Any = gcs_pb2  # it makes its classes when it is imported, where mypy 
 def free_orphans() -> list[str]:
     """Remove this job's placement groups whose creator is a dead actor; return their ids.
 
-    What still runs in them is ended by Ray. There is no public way to ask who made a group.
+    An actor asks, such as a trial host whose workers find no place. What still runs in the groups is ended by
+    Ray. There is no public way to ask who made a group.
     """
     job = JobID.from_hex(ray.get_runtime_context().get_job_id())
     accessor = state._connect_and_get_accessor()
@@ -30,6 +31,8 @@ def free_orphans() -> list[str]:
     ]
     actors = [messages.ActorTableData.FromString(entry) for entry in accessor.get_actor_table(job, None)]
     alive = {actor.actor_id for actor in actors if actor.state != messages.ActorTableData.DEAD}
+    if bytes.fromhex(ray.get_runtime_context().get_actor_id() or "") not in alive:
+        return []  # the list of actors lacks the one that asks: it is not to be trusted
     freed = []
     for group in groups:
         made_by_actor = group.creator_actor_id.strip(b"\xff")

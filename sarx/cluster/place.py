@@ -145,6 +145,8 @@ def read_settings(path: Path, keys: Sequence[str]) -> dict[str, str]:
         raise UserError(
             f"cannot be read ({error.strerror}); give the command in a checkout", where=str(path)
         ) from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"not UTF-8 ({error})", where=str(path)) from None
     found: dict[str, str] = {}
     for number, line in enumerate(lines, 1):
         text, where = line.strip(), f"{path}:{number}"
@@ -183,10 +185,20 @@ def unquoted(value: str, where: str) -> str:
 
 
 def unfilled(paths: Sequence[Path]) -> list[str]:
-    """Return ``file:line: MARK`` of each marked value that nobody has filled in."""
+    """Return ``file:line: MARK`` of each marked value that nobody has filled in.
+
+    Raises:
+        UserError: If a file cannot be read.
+    """
     found = []
     for path in paths:
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(
+                f"cannot be read ({error}); give the command in a checkout", where=shown(path)
+            ) from None
+        for number, line in enumerate(lines, 1):
             found += [f"{shown(path)}:{number}: {mark}" for mark in MARKED.findall(line)]
     return found
 

@@ -101,10 +101,9 @@ def recorded(site: Site) -> list[str]:
 
 def queue(site: Site) -> dict[str, tuple[str, str]]:
     """Return name and state of each job of this user that waits or runs, by id."""
-    lines = ask(site, "squeue --me --noheader --format='%i|%j|%T'", "squeue").splitlines()
-    return {
-        number: (name, state) for number, name, state in (line.strip().split("|") for line in lines if line)
-    }
+    lines = ask(site, "squeue --me --noheader --format='%i|%T|%j'", "squeue").splitlines()
+    found = (line.strip().split("|", 2) for line in lines if line)  # a name may have anything in it
+    return {number: (name, state) for number, state, name in found}
 
 
 def run(site: Site, study: Path, arguments: list[str]) -> int:
@@ -134,9 +133,12 @@ def follow(site: Site, number: str, name: str) -> int:
     seen, last, said_waiting = 0, time.monotonic(), False
     log, code_file = shlex.quote(f"{RUNS}/{name}-{number}.out"), f"{RUNS}/{number}/exit-code"
     while True:
-        command = (
-            f"echo $(squeue --noheader --jobs={number} --format=%T 2>/dev/null || true)"
-            f"/$(cat {code_file} 2>/dev/null || true); tail -c +{seen + 1} {log} 2>/dev/null || true"
+        ask_it = f"squeue --noheader --jobs={number} --format=%T"
+        command = (  # squeue fails for a job that it has forgotten, and when nobody answers it
+            f"state=$({ask_it} 2>/dev/null) || {{ said=$({ask_it} 2>&1); "
+            "case $said in *'Invalid job id'*) ;; *) echo \"$said\" >&2; exit 1 ;; esac; }; "
+            f"echo $state/$(cat {code_file} 2>/dev/null || true); "
+            f"tail -c +{seen + 1} {log} 2>/dev/null || true"
         )
         done = subprocess.run(
             shell(site, command), capture_output=True, check=False, stdin=subprocess.DEVNULL

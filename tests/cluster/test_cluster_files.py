@@ -79,6 +79,7 @@ def test_versions_are_those_of_the_constraints():
     text = (CLUSTERS / "Containerfile").read_text(encoding="utf-8")
     assert f"FROM python:{python}-" in text
     assert "--constraint constraints.txt" in text
+    assert "NVIDIA_VISIBLE_DEVICES=all" in text  # without it NVIDIA's runtime shows no GPU
     assert drift(text, PINS | {"ray": "2.61.0"}, python) == ["ray 2.60.0"] * text.count("ray2.60.0")
     assert drift(text, PINS, "3.12") == ["python 3.11"]
     launcher = (CLUSTERS / "launcher.txt").read_text(encoding="utf-8")
@@ -123,6 +124,7 @@ def test_a_launcher_file_is_valid_for_ray(place):
     node = workers["node_config"]
     if place == "aws":
         assert node["InstanceMarketOptions"]["MarketType"] == "spot"
+        assert "--env AWS_REGION=" in options  # without it only a bucket in us-east-1 is found
         assert "IpPermissions" not in found["provider"]["security_group"]  # nothing but Ray's rule for ssh
     else:
         assert node["scheduling"]["provisioningModel"] == "SPOT"

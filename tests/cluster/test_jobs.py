@@ -120,6 +120,20 @@ def queue(tmp_path, monkeypatch):
     )
 
 
+def test_a_slurm_that_does_not_answer_is_no_end_of_a_job(queue, monkeypatch, tmp_path, capsys):
+    site, runs, _ = queue
+    (runs / "sarx-a-7.out").write_text("one\n")
+    squeue = tmp_path / "bin" / "squeue"
+    squeue.write_text("#!/bin/bash\necho 'Unable to contact slurm controller' >&2\nexit 1\n")
+    monkeypatch.setattr(slurm, "PATIENCE_S", 0.1)
+    with pytest.raises(UserError, match="lost: Unable to contact slurm controller; attach again"):
+        slurm.follow(site, "7", "sarx-a")
+    squeue.write_text("#!/bin/bash\necho 'slurm_load_jobs error: Invalid job id specified' >&2\nexit 1\n")
+    (runs / "7" / "exit-code").write_text("0\n")
+    assert slurm.follow(site, "7", "sarx-a") == 0
+    assert capsys.readouterr().out == "one\n"
+
+
 def test_the_output_of_a_slurm_job_is_followed_to_its_exit_code(queue, capsys):
     site, runs, listed = queue
     (runs / "sarx-a-7.out").write_text("one\ntwo\n")
@@ -130,6 +144,6 @@ def test_the_output_of_a_slurm_job_is_followed_to_its_exit_code(queue, capsys):
     (runs / "7" / "exit-code").unlink()
     assert slurm.logs(site, None) == 1
     assert "left no exit code" in capsys.readouterr().out
-    listed.write_text("7|sarx-a|RUNNING\n8|other|PENDING\n")
-    assert slurm.queue(site) == {"7": ("sarx-a", "RUNNING"), "8": ("other", "PENDING")}
+    listed.write_text("7|RUNNING|sarx-a\n8|PENDING|o|th|er\n")
+    assert slurm.queue(site) == {"7": ("sarx-a", "RUNNING"), "8": ("o|th|er", "PENDING")}
     assert slurm.listed(site) == ["cluster slurm: 1 jobs wait or run", "  7 sarx-a: running"]
