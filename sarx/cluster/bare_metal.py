@@ -63,9 +63,10 @@ def read_hosts(path: Path) -> list[Host]:
             if not equals or key not in FIELDS or key in fields:
                 raise UserError(f"{word!r} is none of ip=, cpus=, gpus=, each once", where=where)
             fields[key] = value
-        host = Host(words[0], fields.get("ip") or ip_of(words[0], where), *numbers(fields, where))
-        if not NAME.fullmatch(host.address):
-            raise UserError(f"{host.address!r} is no address", where=where)
+        if not NAME.fullmatch(words[0]):
+            raise UserError(f"{words[0]!r} is no address", where=where)
+        ip = given_ip(fields["ip"], where) if "ip" in fields else ip_of(words[0], where)
+        host = Host(words[0], ip, *numbers(fields, where))
         if any(host.ip == other.ip for other in found):
             raise UserError(f"{host.ip} is there twice", where=where)
         found.append(host)
@@ -83,6 +84,21 @@ def numbers(fields: dict[str, str], where: str) -> list[int | None]:
             raise UserError(f"{key}={text} is no whole number from {lowest}", where=where)
         found.append(None if text is None else int(text))
     return found
+
+
+def given_ip(text: str, where: str) -> str:
+    """Return an IP address that a line gives.
+
+    Raises:
+        UserError: If it is none, or one that other hosts cannot use.
+    """
+    try:
+        found = ipaddress.IPv4Address(text)
+    except ValueError:
+        raise UserError(f"ip={text} is no IPv4 address", where=where) from None
+    if found.is_loopback or found.is_unspecified:
+        raise UserError(f"ip={text}: no other host reaches this one by it", where=where)
+    return str(found)
 
 
 def ip_of(address: str, where: str) -> str:

@@ -129,7 +129,7 @@ def look_around(resources: Resources, root: Place, roots: Sequence[str]) -> list
     import ray
 
     from sarx.cluster import node_probe
-    from sarx.cluster.resources import grows, missing, nodes, trials_that_fit
+    from sarx.cluster.resources import grown, missing, nodes, trials_that_fit
     from sarx.study.provenance import PACKAGES
 
     ray.cloudpickle.register_pickle_by_value(node_probe)  # type: ignore[no-untyped-call]
@@ -156,22 +156,38 @@ def look_around(resources: Resources, root: Place, roots: Sequence[str]) -> list
     fit = trials_that_fit(nodes(), resources)
     if fit:
         findings.append(Finding("resources", OK, f"{fit} trial{'s' if fit > 1 else ''} at once"))
-    elif grows():
-        findings.append(
-            Finding("resources", WARNING, "no room for a trial now; nodes start when one waits", "")
-        )
+    elif later := trials_that_fit(grown(), resources):
+        text = f"no room for a trial now; nodes start when trials wait, for {later} at once"
+        findings.append(Finding("resources", WARNING, text))
     else:
-        cure = "add nodes, or lower resources in the study"
-        findings.append(Finding("resources", FAILED, missing(nodes(), resources), cure))
+        cure = "add nodes, or larger ones, or lower resources in the study"
+        findings.append(Finding("resources", FAILED, missing(grown() or nodes(), resources), cure))
     usable = {
         name: node["NodeID"]
         for name, node in known.items()
         if not isinstance(look := looks[name], str) and look["code"]
     }
-    places = meeting_places(usable, gpus, resources)
+    free = free_gpus(known)
+    places = meeting_places(usable, free, resources)
     if fit and places:
         findings.append(network(places, resources.gpus_per_worker))
+    busy = [name for name in usable if resources.gpus_per_worker and gpus[name] >= 1 > free[name]]
+    if busy and fit and meeting_places(usable, gpus, resources):
+        text = f"not measured with the GPUs of {', '.join(busy)}: all are in use"
+        findings.append(Finding("network", WARNING, text, "look again when no study runs there"))
     return findings
+
+
+def free_gpus(known: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    """Return how many GPUs of each node nobody holds now.
+
+    Args:
+        known: What Ray says of each node, by name.
+    """
+    from ray._private.state import available_resources_per_node  # no public way (2.60)
+
+    free = available_resources_per_node()  # type: ignore[no-untyped-call]
+    return {name: free.get(node["NodeID"], {}).get("GPU", 0.0) for name, node in known.items()}
 
 
 def meeting_places(usable: Mapping[str, str], gpus: Mapping[str, float], resources: Resources) -> list[str]:

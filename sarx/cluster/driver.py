@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, NoReturn, TypeVar
 from sarx.cluster.limits import Guard, unwritable
 from sarx.cluster.monitor import Monitor, clock
 from sarx.cluster.processes import end_descendants
-from sarx.cluster.resources import capacity, connect, needs_of, prepare_environment
+from sarx.cluster.resources import capacity, connect, grows, needs_of, prepare_environment
 from sarx.config.errors import UserError
 from sarx.search.engine import Engine
 from sarx.search.mirror import Mirror
@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+HOST_BYTES = 2**30
+"""Memory of the host of a session, with Train's controller and the mailbox."""
 
 
 def run_study(
@@ -153,8 +155,11 @@ def occupied_by_host(resources: Resources) -> dict[str, float]:
     """Return what Tune reserves for a trial; the workers of a session reserve their own.
 
     Tune takes no request for nothing, and a host of a session must not take a part of what its workers need.
+    On a cluster that grows all hosts start on the head, so they ask for the memory that they use.
     """
-    return {"memory": 2**20} if resources.num_workers > 1 else needs_of(resources)
+    if resources.num_workers == 1:
+        return needs_of(resources)
+    return {"memory": HOST_BYTES if grows() else 2**20}
 
 
 # ---------------------------------------------------------------- leaving before the end

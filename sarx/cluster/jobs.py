@@ -235,13 +235,22 @@ def describe(details: list[Any]) -> list[str]:
 
 
 def stop(client: Any, study: str, wait_s: float = 20.0) -> bool:
-    """Stop the running job of a study and wait until it is over; return whether one ran."""
+    """Stop the running job of a study and wait until it is over; return whether one ran.
+
+    Raises:
+        UserError: If it is not over after so many seconds.
+    """
     before = of_study(client.list_jobs(), study)
     if not before or state_of(before[-1]) in OVER:
         return False
     job = before[-1].submission_id
     client.stop_job(job)
     deadline = time.monotonic() + wait_s
-    while client.get_job_status(job) not in OVER and time.monotonic() < deadline:
+    while client.get_job_status(job) not in OVER:
+        if time.monotonic() > deadline:
+            raise UserError(
+                f"was asked to stop and is not over after {wait_s:.0f} s; just status says how it stands",
+                where=job,
+            )
         time.sleep(0.5)
     return True

@@ -46,7 +46,7 @@ def run(place: Place, site: Site, study: Path, arguments: list[str]) -> int:
     name, folder = jobs.study_name(study), Path.cwd()
     path = jobs.inside(study, folder) if place.uploads else str(study.resolve())
     command = jobs.entrypoint(path, *arguments)
-    more = {GROWS: "1"} if place.grows else {}
+    more = {GROWS: json.dumps(place.grows(site))} if place.grows else {}
     if place.uploads:
         more[GIT_STATE] = json.dumps(git_state(folder))
     environment = jobs.runtime_env(folder if place.uploads else None, site.storage, more)

@@ -23,6 +23,10 @@ MARKED = re.compile(r"\bFILL_IN_[A-Z0-9_]+")
 URL = re.compile(r"[a-z][a-z0-9+.-]*://[^/]")
 
 
+Kind = dict[str, float]
+"""Resources of one kind of node by Ray's names, and ``nodes``, how many of it there can be."""
+
+
 @dataclass(frozen=True)
 class Site:
     """One place as it stands in this checkout.
@@ -97,7 +101,8 @@ class Place:
         here: Whether the results are on this machine now, so that nothing elsewhere needs to be asked.
         own_token: Whether the token is the place's own, and not the user's in ~/.ray.
         uploads: Whether a job takes the working folder along; else it runs in it.
-        grows: Whether the cluster starts nodes when they are asked for.
+        grows: The kinds of nodes that the cluster starts when they are asked for, each with how many at most;
+            None: it starts none.
         batch: How studies are submitted where that is not Ray's to do.
     """
 
@@ -112,7 +117,7 @@ class Place:
     here: Callable[[Site], bool] = lambda site: "://" in site.storage
     own_token: bool = True
     uploads: bool = True
-    grows: bool = False
+    grows: Callable[[Site], list[Kind]] | None = None
     batch: Batch | None = None
 
 

@@ -40,7 +40,7 @@ LAUNCHED = Place(
     keys=launcher.KEYS,
     files=launcher.FILES,
     needs={"ssh": "Debian has it as openssh-client", "rsync": "Debian has it"},
-    grows=True,
+    grows=launcher.kinds,
 )
 """A cloud for which Ray has a cluster launcher; the folder of the place says which."""
 
@@ -87,6 +87,6 @@ PLACES = {
         keys=kuberay.KEYS,
         files=kuberay.FILES,
         needs={"kubectl": "see kubernetes.io, and install the KubeRay operator in the cluster"},
-        grows=True,
+        grows=kuberay.kinds,
     ),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import socket
@@ -23,6 +24,7 @@ ENVIRONMENT = {
 }
 
 GROWS = "SARX_CLUSTER_GROWS"
+"""Tells a job which nodes its cluster starts on demand, as JSON: ``[{"nodes": 8, "CPU": 8, "GPU": 1}]``."""
 
 
 def prepare_environment() -> None:
@@ -80,7 +82,7 @@ def connect(address: str | None, resources: Resources) -> int:
     join(target)
     if slots := capacity(resources):
         return slots
-    lacking = missing(nodes(), resources)
+    lacking = missing(grown() or nodes(), resources)
     ray.shutdown()
     raise UserError(lacking, where="resources")
 
@@ -135,17 +137,38 @@ def needs_of(resources: Resources) -> dict[str, float]:
 
 
 def capacity(resources: Resources) -> int:
-    """Return how many trials fit at once on the nodes that live now.
+    """Return how many trials fit at once: on the nodes that live now, or on all that the cluster can start.
 
-    It is at least 1 on a cluster that starts nodes when a trial waits for them (the jobs of such places are
-    told so in SARX_CLUSTER_GROWS).
+    A cluster that grows sees what waits, so it is given as many trials as it can ever hold.
     """
-    return trials_that_fit(nodes(), resources) or int(grows())
+    return max(trials_that_fit(nodes(), resources), trials_that_fit(grown(), resources))
 
 
 def grows() -> bool:
     """Return whether this cluster starts nodes when something waits for them."""
-    return os.environ.get(GROWS) == "1"
+    return bool(os.environ.get(GROWS))
+
+
+def grown() -> list[dict[str, float]]:
+    """Return the total resources of each node that this cluster can start; [] if it starts none.
+
+    Raises:
+        UserError: If the variable has another form.
+    """
+    if not grows():
+        return []
+    try:
+        kinds = json.loads(os.environ[GROWS])
+        return [
+            {name: float(amount) for name, amount in kind.items() if name != "nodes"}
+            for kind in kinds
+            for _ in range(int(kind["nodes"]))
+        ]
+    except (ValueError, TypeError, KeyError, AttributeError):
+        raise UserError(
+            f'{os.environ[GROWS]!r} is no list of kinds of nodes; write [{{"nodes": 8, "CPU": 8, "GPU": 1}}]',
+            where=GROWS,
+        ) from None
 
 
 def trials_that_fit(found: list[dict[str, float]], resources: Resources) -> int:

@@ -51,7 +51,7 @@ class Slots(FIFOScheduler):
     def room(self) -> bool:
         """Whether Tune may be given another segment: a free slot, or one ahead when all that it has run.
 
-        The one ahead is what a cluster that grows on demand sees.
+        The one ahead is what a cluster sees that an autoscaler of its own lets grow.
         """
         now = time.monotonic()
         if now >= self._next_look:

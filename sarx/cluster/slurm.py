@@ -5,6 +5,7 @@ Everything goes through Slurm's own commands in the checkout ``SARX_FOLDER``, on
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shlex
 import shutil
@@ -16,6 +17,7 @@ from pathlib import Path
 from sarx.cluster.jobs import inside, study_name
 from sarx.cluster.place import SETTINGS, Batch, Site
 from sarx.config.errors import UserError
+from sarx.study.provenance import git_state
 
 KEYS = ("LOGIN_HOST", "SSH_OPTIONS", "SARX_FOLDER", "SARX_STORAGE", "INTERFACE")
 FILES = ("place.env", "study.sbatch")
@@ -114,7 +116,9 @@ def run(site: Site, study: Path, arguments: list[str]) -> int:
         number = waiting[-1]
         print(f"attached to Slurm job {number}")
     else:
-        words = [f"--job-name={name}", SCRIPT, inside(study, Path.cwd()), *arguments]
+        path = inside(study, Path.cwd())
+        check_same(site, path)
+        words = [f"--job-name={name}", SCRIPT, path, *arguments]
         said = ask(site, f"mkdir -p -m 700 {RUNS} && sbatch --parsable {shlex.join(words)}", "sbatch")
         number = said.strip().partition(";")[0]
         site.state.mkdir(parents=True, exist_ok=True)
@@ -122,6 +126,33 @@ def run(site: Site, study: Path, arguments: list[str]) -> int:
         print(f"submitted Slurm job {number}; results in {site.storage}")
     print("Ctrl-C leaves the log, not the study", flush=True)
     return follow(site, number, name)
+
+
+def check_same(site: Site, path: str) -> None:
+    """Refuse a study whose file, or the commit of whose checkout, is another one where it would run.
+
+    Args:
+        site: The place; nothing is asked where this machine is the login host.
+        path: The study's file, relative to the checkout.
+
+    Raises:
+        UserError: Saying what to do.
+    """
+    if not site.settings["LOGIN_HOST"]:
+        return
+    login, folder = site.settings["LOGIN_HOST"], site.settings["SARX_FOLDER"]
+    digest = f"sha256sum {shlex.quote(path)} 2>/dev/null | cut -c-64"
+    said = ask(site, f"echo $({digest})/$(git rev-parse HEAD 2>/dev/null)", "the checkout there").strip()
+    there, _, commit = said.partition("/")
+    if there != hashlib.sha256(Path(path).read_bytes()).hexdigest():
+        what = "is another file" if there else "is missing"
+        raise UserError(f"{what} in {folder} on {login}; copy it there", where=path)
+    here = git_state(Path.cwd())["commit"]
+    if here and commit and here != commit:
+        raise UserError(
+            f"{folder} is at commit {commit[:12]}, this checkout at {here[:12]}; bring them to the same",
+            where=f"LOGIN_HOST {login}",
+        )
 
 
 def follow(site: Site, number: str, name: str) -> int:

@@ -48,12 +48,14 @@ def find(name: str | None) -> tuple[Place, Site]:
     """Return a place and how it stands here; None: the current one.
 
     Raises:
-        UserError: If there is no such place.
+        UserError: If there is no such place, or its files have marked values.
     """
     name = name or current()
     if name not in PLACES:
         raise UserError(f"no place is called {name!r}; {nearest(name, PLACES)}", where="PLACE")
-    return PLACES[name], open_site(name, PLACES[name].keys)
+    place, site = PLACES[name], open_site(name, PLACES[name].keys)
+    check_filled([site.folder / file for file in place.files], f"clusters/{name}")
+    return place, site
 
 
 def batch_of(place: Place) -> Batch:
@@ -65,7 +67,6 @@ def up(arguments: list[str]) -> int:
     """Refuse unfilled files, start the cluster, and make the place the current one."""
     name = arguments.pop(0) if arguments and not arguments[0].startswith("-") else "local"
     place, site = find(name)
-    check_filled([site.folder / file for file in place.files], f"just up {name}")
     check_commands(place.needs, f"just up {name}")
     place.up(site, arguments)
     CURRENT.parent.mkdir(exist_ok=True)
@@ -139,6 +140,7 @@ def tensorboard(arguments: list[str]) -> int:
         there = {**os.environ, "SARX_STORAGE": site.storage}
         return subprocess.run(command, env=there, check=False).returncode
     folder, options = f"{site.storage}/{study}", ["--host", "127.0.0.1"]
+    check_there(place, site, study)
     if place.here(site):
         program = str(Path(sys.executable).with_name("tensorboard"))
         return subprocess.run([program, *options, "--logdir", folder, *arguments], check=False).returncode
@@ -152,6 +154,22 @@ def tensorboard(arguments: list[str]) -> int:
     ):
         print(f"TensorBoard: http://127.0.0.1:{local} until Ctrl-C", flush=True)
         return server.wait()
+
+
+def check_there(place: Place, site: Site, study: str) -> None:
+    """Refuse a study that the results do not have.
+
+    Raises:
+        UserError: Naming the nearest one.
+    """
+    if not study:
+        return
+    ls = ["ls", "-1", "--", site.storage]
+    asked = ls if place.here(site) else place.shell(site, shlex.join(ls))
+    done = subprocess.run(asked, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    known = done.stdout.split()
+    if done.returncode == 0 and study not in known:
+        raise UserError(f"no study {study!r} in {site.storage}; {nearest(study, known)}", where="STUDY")
 
 
 def dashboard(arguments: list[str]) -> int:

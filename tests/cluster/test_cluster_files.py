@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import re
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from sarx.cluster import launcher, node
+from sarx.cluster import jobs, kuberay, launcher, node
 from sarx.cluster.place import MARKED, Site
 from sarx.cluster.places import PLACES
 
@@ -148,6 +149,7 @@ def test_commands_are_such_as_ray_knows(tmp_path):
     from click import NoSuchOption
 
     site = Site("aws", CLUSTERS / "aws", tmp_path, {"SARX_STORAGE": "s3://x/y"})
+    launcher.record_name(site)
     found = parsed(launcher.up_command(site, ["--max-workers=2"])[1:])
     assert (found["yes"], found["no_restart"], found["max_workers"]) == (True, True, 2)
     assert found["cluster_config_file"] == str(CLUSTERS / "aws" / "cluster.yaml")
@@ -273,10 +275,15 @@ def test_what_is_kubernetes_own_is_valid(name):
 
 
 def test_the_parts_of_the_kubernetes_cluster_fit_together():
-    from sarx.cluster import kuberay
-
     cluster, job = load("kuberay/raycluster.yaml"), load("kuberay/rayjob.yaml")
+    head = spec_of(job)["headGroupSpec"]["template"]["spec"]  # has the study besides
+    assert head["volumes"].pop() == {"name": "study", "configMap": {"name": "sarx-study"}}
+    mounted = head["containers"][0]["volumeMounts"].pop()
+    assert mounted == {"name": "study", "mountPath": "/study", "readOnly": True}
     assert spec_of(job) == spec_of(cluster)
+    assert job["spec"]["entrypoint"] == jobs.entrypoint("/study/study.yaml")
+    variables = yaml.safe_load(job["spec"]["runtimeEnvYAML"])["env_vars"]
+    assert json.loads(variables["SARX_CLUSTER_GROWS"]) == kuberay.kinds_of(cluster["spec"], "")
     assert cluster["metadata"]["name"] == kuberay.CLUSTER
     assert cluster["spec"]["authOptions"] == {"mode": "token", "secretName": kuberay.SECRET}
     manifest = yaml.safe_load(kuberay.secret("abc"))

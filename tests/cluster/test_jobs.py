@@ -73,16 +73,23 @@ def test_results_of_a_job_never_lie_in_the_copy_that_goes_along(tmp_path):
     assert "working_dir" not in jobs.runtime_env(None, "/shared/results", {})
 
 
-def test_a_cluster_that_grows_has_room_for_a_trial(monkeypatch):
+def test_a_cluster_that_grows_has_room_for_what_all_its_nodes_hold(monkeypatch):
     from sarx.study.schema import Resources
 
     wanted = Resources(num_workers=2, gpus_per_worker=1)
     monkeypatch.setattr(resources, "nodes", lambda: [{"CPU": 4.0}])
     assert resources.capacity(wanted) == 0
-    monkeypatch.setenv(resources.GROWS, "1")
-    assert resources.capacity(wanted) == 1
-    monkeypatch.setattr(resources, "nodes", lambda: [{"CPU": 8.0, "GPU": 4.0}])
-    assert resources.capacity(wanted) == 2
+    assert not resources.grows()
+    monkeypatch.setenv(resources.GROWS, '[{"nodes": 3, "CPU": 8, "GPU": 2}, {"nodes": 1, "CPU": 1}]')
+    assert resources.grows()
+    assert resources.capacity(wanted) == 3  # what all its nodes hold, so that it sees what waits
+    assert resources.capacity(Resources(gpus_per_worker=4)) == 0
+    monkeypatch.setattr(resources, "nodes", lambda: [{"CPU": 8.0, "GPU": 8.0}])
+    assert resources.capacity(wanted) == 4
+    for text in ("1", "[1]", '[{"CPU": 1}]', "{"):
+        monkeypatch.setenv(resources.GROWS, text)
+        with pytest.raises(UserError, match=r"SARX_CLUSTER_GROWS: .* is no list of kinds of nodes"):
+            resources.grown()
 
 
 def test_a_copy_knows_the_commit_that_it_was_made_from(tmp_path, monkeypatch):
@@ -94,6 +101,32 @@ def test_a_copy_knows_the_commit_that_it_was_made_from(tmp_path, monkeypatch):
     for text in ("", "[]", '{"commit": "; rm"}', "{"):
         monkeypatch.setenv(GIT_STATE, text)
         assert git_state(tmp_path)["commit"] is None
+
+
+class Client:
+    """A job server whose one job is over after so many looks."""
+
+    def __init__(self, looks):
+        self.looks, self.asked = looks, []
+
+    def list_jobs(self):
+        return [Job("sarx-a-1", "RUNNING")]
+
+    def stop_job(self, job):
+        self.asked.append(job)
+
+    def get_job_status(self, job):
+        self.looks -= 1
+        return "STOPPED" if self.looks < 0 else "RUNNING"
+
+
+def test_a_job_is_stopped_when_it_is_over_and_not_before():
+    quick = Client(1)
+    assert jobs.stop(quick, "a")
+    assert quick.asked == ["sarx-a-1"]
+    assert not jobs.stop(Client(1), "b")
+    with pytest.raises(UserError, match="sarx-a-1: was asked to stop and is not over after 0 s"):
+        jobs.stop(Client(1000), "a", wait_s=0.01)
 
 
 # ------------------------------------------------------------ Slurm, with stand-ins for its commands
@@ -147,3 +180,30 @@ def test_the_output_of_a_slurm_job_is_followed_to_its_exit_code(queue, capsys):
     listed.write_text("7|RUNNING|sarx-a\n8|PENDING|o|th|er\n")
     assert slurm.queue(site) == {"7": ("sarx-a", "RUNNING"), "8": ("o|th|er", "PENDING")}
     assert slurm.listed(site) == ["cluster slurm: 1 jobs wait or run", "  7 sarx-a: running"]
+
+
+def test_a_study_that_is_another_one_on_the_login_host_is_refused(queue, tmp_path, monkeypatch):
+    site, runs, _ = queue
+    there, here = runs.parent.parent, tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    ssh = tmp_path / "bin" / "ssh"
+    ssh.write_text('#!/bin/bash\nexec bash -c "${@: -1}"\n')
+    ssh.chmod(0o755)
+    slurm.check_same(site, "x.yaml")  # here is there
+    site = Site("slurm", tmp_path, site.state, {**site.settings, "LOGIN_HOST": "far"})
+    (here / "x.yaml").write_text("study: a\n")
+    with pytest.raises(UserError, match=r"x\.yaml: is missing in .* on far; copy it there"):
+        slurm.check_same(site, "x.yaml")
+    (there / "x.yaml").write_text("study: b\n")
+    with pytest.raises(UserError, match="is another file in"):
+        slurm.check_same(site, "x.yaml")
+    (there / "x.yaml").write_text("study: a\n")
+    slurm.check_same(site, "x.yaml")
+    subprocess.run(["git", "init", "-q", str(there)], check=True)
+    commit = ["-c", "user.name=x", "-c", "user.email=x@y", "commit", "-q", "--allow-empty", "-m", "x"]
+    subprocess.run(["git", "-C", str(there), *commit], check=True)
+    slurm.check_same(site, "x.yaml")  # nobody knows what commit this one is
+    monkeypatch.setattr(slurm, "git_state", lambda _: {"commit": "f" * 40})
+    with pytest.raises(UserError, match=r"is at commit [0-9a-f]{12}, this checkout at ffffffffffff"):
+        slurm.check_same(site, "x.yaml")
