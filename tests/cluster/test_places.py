@@ -117,9 +117,7 @@ def test_a_board_of_a_study_that_there_is_not_is_refused(tmp_path, monkeypatch, 
 @pytest.mark.parametrize("name", ["aws", "gcp"])
 def test_a_cloud_cluster_has_a_name_of_its_own_and_no_word_means_another(name, checkout, capsys):
     place, site = words.find(name)
-    with pytest.raises(
-        UserError, match=f"no cluster is up from this checkout; .*: just up {name}"
-    ):
+    with pytest.raises(UserError, match=f"no cluster is up from this checkout; .*: just up {name}"):
         place.shell(site, "true")
     assert words.main(["down", name]) == 0
     assert "no cluster of ours is up" in capsys.readouterr().out

@@ -18,7 +18,12 @@ cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_
 for path in sys.argv[2:]:
     cluster.add_node(num_cpus=1, num_gpus=1 if path.endswith("gpu") else 0, env_vars={"PYTHONPATH": path})
 cluster.wait_for_nodes()
+if "busy" in sys.argv[-1]:
+    ray.init(address=cluster.address, log_to_driver=False)
+    holder = ray.remote(num_gpus=1)(type("Holder", (), {"here": lambda self: None})).remote()
+    ray.get(holder.here.remote())
 done = subprocess.run([sys.executable, "-m", "sarx.cluster.check", sys.argv[1], "--address", cluster.address])
+ray.shutdown()
 cluster.shutdown()
 sys.exit(done.returncode)
 """
@@ -92,3 +97,16 @@ def test_storage_and_resources_that_are_not_there_are_found(tmp_path):
     assert sorted(failed) == ["resources", "storage"]
     assert "cannot be written (Not a directory)" in failed["storage"]
     assert "2 workers with 1 CPU, 1 GPU each" in failed["resources"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_gpus_that_a_study_uses_are_no_failure_of_the_network(tmp_path):
+    """Two nodes with what Ray takes for a GPU, one of them in use."""
+    one = "resources: {num_workers: 1, gpus_per_worker: 1}\n"
+    done, lines = look(tmp_path, tmp_path / "gpu", tmp_path / "busy-gpu", resources=one)
+    found = {line[0]: line for line in lines}
+    assert found["resources"][1:3] == ["ok", "2 trials at once"], done.stdout
+    assert found["network"][1] == "warning"
+    assert re.search(r"not measured with the GPUs of \S+ \(.*\): all are in use", found["network"][2])
+    assert [line[0] for line in lines if line[1] == "failed"] == ["GPUs", "GPUs"]  # torch sees none
