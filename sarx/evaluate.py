@@ -29,7 +29,12 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--labels",
         action="store_true",
-        help="write each prediction as a PNG in the data set's own label values",
+        help="write each prediction as a PNG of what the data set's label maps store (Cityscapes: label ids)",
+    )
+    parser.add_argument(
+        "--images",
+        metavar="FOLDER",
+        help="predict these images, which have no labels, as --labels does: such as leftImg8bit/test",
     )
     parser.add_argument("--output", help="folder of the results (default: evaluation/ beside the attempt)")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1)")
@@ -41,7 +46,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Score and return the exit code: 0, or 2 for a user's mistake."""
-    options = parser().parse_args(arguments)
+    options = parser().parse_intermixed_args(arguments)
     from sarx.config.errors import exit_code
 
     return exit_code(lambda: run(options), "stopped; nothing was written")
@@ -62,6 +67,7 @@ def run(options: argparse.Namespace) -> int:
         output=Path(options.output) if options.output else None,
         labels=options.labels,
         threads=options.threads,
+        images=options.images,
     )
     return 0
 

@@ -43,7 +43,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train and return the exit code: 0, 1 if it diverged, 2 for a user's mistake."""
-    options = parser().parse_args(arguments)
+    options = parser().parse_intermixed_args(arguments)
     from sarx.config.errors import exit_code
 
     return exit_code(lambda: run(options), "stopped; the same command continues from the last checkpoint")

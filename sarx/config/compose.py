@@ -104,7 +104,7 @@ def unknown_key(key: str, values: Mapping[str, Any]) -> str:
 
 
 def parse_overrides(texts: Sequence[str]) -> dict[str, Any]:
-    """Read ``key=value`` texts; values are YAML scalars.
+    """Read ``key=value`` texts; values are YAML scalars, and nothing is an empty text.
 
     ``experiment=NAME`` stands for all that sarx/conf/experiment/NAME.yaml sets; the other texts come after.
 
@@ -122,7 +122,7 @@ def parse_overrides(texts: Sequence[str]) -> dict[str, Any]:
         if key in pairs:
             raise UserError("given twice", key=key)
         try:
-            pairs[key] = value if key in GROUPS else yaml.safe_load(value)
+            pairs[key] = value if key in GROUPS or not value.strip() else yaml.safe_load(value)
         except UNREADABLE:
             raise UserError(f"cannot read the value {value!r}", key=key) from None
     if EXPERIMENT in pairs:

@@ -88,14 +88,16 @@ def training_counts(config: Any, split: Split | FileSplit) -> Counts:
 
 
 def label_values(config: NamedConfig, classes: Array) -> Array:
-    """Return predicted classes as the label images of the data set write them: uint8, or uint16 if it must.
+    """Return predicted classes as the label maps of the data set store them: uint8, or uint16 if it must.
+
+    Of Cityscapes that is the label id, also where only trainIds are on disk.
 
     Args:
         config: Options of the data.
         classes: int64 (H, W).
     """
-    table = getattr(DATASETS[config.name], "label_values", None)
-    values = classes if table is None else np.asarray(table)[classes]
+    stored = getattr(DATASETS[config.name], "stored_values", None)
+    values = classes if stored is None else stored(config)[classes]
     return values.astype(np.uint8 if values.max(initial=0) < 256 else np.uint16)
 
 

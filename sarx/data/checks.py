@@ -24,7 +24,7 @@ from sarx.data.image_files import read_image
 from sarx.data.image_lists import ImageLists
 from sarx.data.layout import Pair
 from sarx.data.mask_counts import each
-from sarx.data.segmentation_files import Index, SegmentationFiles
+from sarx.data.segmentation_files import Index, SegmentationFiles, describe_empty
 
 PairJob = tuple[Path, Pair, Callable[[Path], Bytes], int]
 """Root, files, how to read the label map, number of classes."""
@@ -67,6 +67,10 @@ def check_segmentation(source: SegmentationFiles, config: Any, limit: int | None
     report.lines.append(f"{held}, by sarx/data/held_out/{source.rule}.json")
     rows, train = _read_pairs(index, listing.train, limit, len(classes.names), "training", report)
     _, test = _read_pairs(index, listing.test, limit, len(classes.names), "validation", report)
+    empty = {"train": not (~index.held_out).any(), "val": not index.held_out.any(), "test": not listing.test}
+    report.problems += [describe_empty(source, index, split) for split, none in empty.items() if none]
+    if len(rows) and not train.any() and not report.problems:
+        report.problems.append(f"{index.root}: no training label map that was read shows a class")
     report.lines += _class_table(classes.names, train, index.held_out[rows], test)
     if limit is None and not report.problems:
         cached(source.counting_key(config), lambda: {"pixels": train}, shelf="counts")

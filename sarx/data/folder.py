@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from sarx.config.errors import UserError
 from sarx.config.schema.class_file import read_class_file
 from sarx.data.class_list import ClassList
 from sarx.data.image_files import make_table
@@ -16,13 +17,27 @@ def find(root: Path, config: Any) -> Listing:
     """Find images and masks: in a folder per split, or by a list per split."""
     pairs = _listed if (root / "train.txt").is_file() else _in_folders
     table = make_table({c: c for c in range(config.num_classes)})
-    return Listing(pairs(root, "train"), pairs(root, "val"), table)
+    train, val = pairs(root, "train"), pairs(root, "val")
+    if twice := sorted({pair.image.path for pair in train} & {pair.image.path for pair in val}):
+        raise UserError(
+            f"{twice[0]} is in train.txt as well ({len(twice)} of {len(val)} images are)",
+            where=str(root / "val.txt"),
+        )
+    return Listing(train, val, table)
 
 
 def _in_folders(root: Path, split: str) -> tuple[Pair, ...]:
     images = list_files(root, f"{split}/images", IMAGE_ENDINGS)
     masks = list_files(root, f"{split}/masks", (".png",))
-    return pair_up(root, images, masks, f"{split}/masks/{{key}}.png")
+    pairs = pair_up(root, images, masks, f"{split}/masks/{{key}}.png")
+    without = [masks[key].path for key in masks if key not in images]
+    if images and without:
+        raise UserError(
+            f"{without[0]} has no image here ({len(without)} of {len(masks)} masks have none); "
+            f"{', '.join(IMAGE_ENDINGS)} are read",
+            where=str(root / split / "images"),
+        )
+    return pairs
 
 
 def _listed(root: Path, split: str) -> tuple[Pair, ...]:

@@ -10,7 +10,7 @@ import struct
 import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -107,7 +107,9 @@ def _read_indices(path: Path) -> Bytes:
 
     with Image.open(path) as image:
         if image.mode in ("L", "P"):
-            return np.asarray(image, dtype=np.uint8)
+            factor = _spread_by(image)  # loading it forgets how it is stored
+            stored = np.asarray(image, dtype=np.uint8)
+            return stored if factor == 1 else stored // factor
         if image.mode == "1":
             return np.asarray(image.convert("L")) // np.uint8(255)
         if image.mode.startswith("I"):
@@ -122,6 +124,12 @@ def _read_indices(path: Path) -> Bytes:
             f"is a colour image ({image.mode}); a label map is a grey or palette image of class indices",
             where=str(path),
         )
+
+
+def _spread_by(image: Any) -> np.uint8:
+    """Return the factor by which PIL spreads a grey PNG of 2 or 4 bits over a byte, else 1."""
+    tiles = getattr(image, "tile", None) or [(None,)]
+    return np.uint8({"L;2": 85, "L;4": 17}.get(tiles[0][-1], 1))
 
 
 def _read_matrix(path: Path, variable: str) -> Array:

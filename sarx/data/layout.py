@@ -116,7 +116,13 @@ def list_files(root: Path, folder: str, endings: tuple[str, ...]) -> dict[str, F
                         raise UserError(
                             f"and {other} are one image with two endings", where=str(place / entry.name)
                         )
-                    found[key] = File(f"{folder}/{shown}", entry.stat().st_size)
+                    try:
+                        size = entry.stat().st_size
+                    except OSError as error:  # a link to nothing
+                        raise UserError(
+                            f"cannot be read: {error.strerror or error}", where=str(place / entry.name)
+                        ) from None
+                    found[key] = File(f"{folder}/{shown}", size)
         except OSError as error:
             raise UserError(f"cannot be listed: {error.strerror or error}", where=str(place)) from None
     return dict(sorted(found.items()))
@@ -154,7 +160,7 @@ def read_list(path: Path) -> list[str]:
         UserError: If it cannot be read.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except FileNotFoundError:
         raise UserError("there is no such list", where=str(path)) from None
     except (OSError, UnicodeDecodeError) as error:

@@ -25,8 +25,8 @@ from sarx.data.holding_out import held_out, rule_digest
 from sarx.data.image_files import read_image, read_mask
 from sarx.data.layout import Layout, Pair, find_root
 from sarx.data.mask_counts import count_masks
+from sarx.data.unlabelled import KEY, folder_digest, unlabelled_split
 from sarx.data.unlabelled import NAME as UNLABELLED
-from sarx.data.unlabelled import folder_digest, unlabelled_split
 
 SPLITS = ("train", "all", "val", "test")
 
@@ -81,7 +81,8 @@ class SegmentationFiles:
         shape: From options to a text that names what of them shapes the labels; also the name of the
             published image counts in ``sarx/data/groups``.
         totals: From options to the known numbers of training and validation images.
-        label_values: What label images store for each class where that is not its index.
+        label_values: What label images are to store for each class, where label maps of several forms are
+            read and one of them is official; None: what the label maps that are there store.
     """
 
     layout: Layout
@@ -127,14 +128,14 @@ class SegmentationFiles:
         Raises:
             UserError: If the split has no image.
         """
-        if split == UNLABELLED:
-            return unlabelled_split(config)
         index = self.index(config)
+        if split == UNLABELLED:
+            return check_apart(unlabelled_split(config), index)
         pairs = index.listing.test
         if split != "test":
             pairs = tuple(index.listing.train[row] for row in _rows(index, split))
         if not pairs:
-            raise UserError(_empty(self, index, split), key="data.root")
+            raise UserError(describe_empty(self, index, split), key="data.root")
         return FileSplit(
             root=index.root,
             images=tuple(pair.image.path for pair in pairs),
@@ -143,6 +144,13 @@ class SegmentationFiles:
             options=config,
             read_label=index.listing.read_mask(),
         )
+
+    def stored_values(self, config: Any) -> npt.NDArray[np.int64]:
+        """Return what a label image stores for each class, (C,): of several values the smallest."""
+        if self.label_values is not None:
+            return np.asarray(self.label_values)
+        classes, first = np.unique(self.index(config).listing.table, return_index=True)
+        return np.asarray(first[classes < len(self.classes(config).names)])
 
     def class_pixels(self, config: Any) -> npt.NDArray[np.int32]:
         """Return the pixels of every class in every training image, (N, C), in the order of split ``all``.
@@ -222,6 +230,25 @@ def _make_index(source: SegmentationFiles, root: Path, config: Any) -> Index:
     return Index(root, listing, apart, digest.hexdigest()[:32])
 
 
+def check_apart(split: FileSplit, index: Index) -> FileSplit:
+    """Return a split of images without labels once none of its files is scored, or is a label map.
+
+    Raises:
+        UserError: Naming the first that is.
+    """
+    listing = index.listing
+    held = [pair for pair, out in zip(listing.train, index.held_out, strict=True) if out]
+    what = {pair.mask.path: "is a label map" for pair in (*listing.train, *listing.test)}
+    what |= {pair.image.path: "is an image of the selection split" for pair in held}
+    what |= {pair.image.path: "is an image of the report split" for pair in listing.test}
+    below = {f"{index.root.resolve()}/{path}": why for path, why in what.items()}
+    root = split.root.resolve()
+    for path in split.images:
+        if why := below.get(f"{root}/{path}"):
+            raise UserError(f"{split.root / path} {why}; nothing is learnt from it", key=KEY)
+    return split
+
+
 def _rows(index: Index, split: str) -> npt.NDArray[np.int64]:
     """Return which training images belong to a split.
 
@@ -238,7 +265,8 @@ def _rows(index: Index, split: str) -> npt.NDArray[np.int64]:
     return np.flatnonzero(wanted[split])
 
 
-def _empty(source: SegmentationFiles, index: Index, split: str) -> str:
+def describe_empty(source: SegmentationFiles, index: Index, split: str) -> str:
+    """Say that a split has no image, and what there is."""
     found = f"{len(index.listing.train)} training and {len(index.listing.test)} validation images"
     why = ""
     if split in ("train", "val") and index.listing.train:

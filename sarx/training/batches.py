@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,14 +12,16 @@ from torch.utils.data import DataLoader, Dataset
 
 from sarx.data import FileSplit, Split
 from sarx.data.transforms import resize_centre_crop, resized_for_test
-from sarx.training.equal_sizes import equal_size_batches
+from sarx.data.transforms.sizes import scaled_size
+from sarx.training.equal_sizes import area, equal_size_batches
+from sarx.training.inference import FACTORS
 from sarx.training.loading import plainly
 
 BATCH = 100
 """Images in memory that are evaluated at a time."""
 
 PIXELS = 1 << 21
-"""Images from files are evaluated together up to so many pixels: one of Cityscapes."""
+"""Images from files are evaluated together up to so many pixels, resized: one of Cityscapes."""
 
 
 class Batch(NamedTuple):
@@ -75,11 +78,11 @@ def batches(
 
 
 def _from_files(split: FileSplit, share: tuple[int, int], wanted: Sequence[int]) -> Iterator[Batch]:
-    same = split.read_label is None  # classification brings every image to one size
-    sizes = [(split.options.crop,) * 2 if same else split.size(index) for index in wanted]
-    groups = equal_size_batches(sizes, PIXELS)
+    options, same = split.options, split.read_label is None  # classification brings all to one size
+    sizes = [(options.crop,) * 2 if same else split.size(index) for index in wanted]
+    groups = equal_size_batches(sizes, PIXELS, area if same else partial(largest_pixels, options))
     parts = [[int(wanted[place]) for place in group] for group in groups]
-    workers = split.options.workers
+    workers = options.workers
     loader: DataLoader[Batch] = DataLoader(
         TestImages(split),
         batch_sampler=parts[share[0] :: share[1]],
@@ -88,6 +91,13 @@ def _from_files(split: FileSplit, share: tuple[int, int], wanted: Sequence[int])
         prefetch_factor=2 if workers else None,
     )
     yield from plainly(loader)
+
+
+def largest_pixels(options: Any, size: tuple[int, int]) -> int:
+    """Return the pixels of an image of this size as it is predicted, at the largest of several scales."""
+    target = scaled_size(size, (options.resize_height, options.resize_width))
+    factor = max(FACTORS) if options.evaluation.startswith("multi_scale") else 1.0
+    return max(area(size), int(factor**2 * area(target)))
 
 
 def _together(samples: list[Batch]) -> Batch:

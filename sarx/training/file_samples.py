@@ -69,7 +69,7 @@ class FileSamples:
         Raises:
             UserError: If a rank would get no sample of a micro-batch.
         """
-        config.training.check_shares(world_size())
+        config.training.check_shares(world_size(), config.model.fewest_images)
         self.split, self.data, self.device = split, data, device
         self.seed, self.options = config.seed, config.training
         self.dtype = torch.float64 if self.options.precision == "float64" else torch.float32

@@ -196,7 +196,7 @@ def _options(weights: Path, overrides: tuple[str, ...]) -> tuple[TrainConfig, to
     Raises:
         UserError: If the texts do not fit.
     """
-    config = options_of(weights, overrides)
+    config = options_of(weights, overrides)[1]
     device = torch.device(config.training.device)
     missing = device.type == "cuda" and not torch.cuda.is_available()
     return config, torch.device("cpu") if missing else device

@@ -72,7 +72,7 @@ class Samples:
         Raises:
             UserError: If a rank would get no sample of a micro-batch.
         """
-        config.training.check_shares(world_size())
+        config.training.check_shares(world_size(), config.model.fewest_images)
         self.images = torch.tensor(split.images)
         self.labels = torch.tensor(split.labels)
         self.data, self.device = data, device

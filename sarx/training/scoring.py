@@ -7,7 +7,7 @@ import json
 import os
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,11 @@ import torch
 from torch import Tensor
 
 from sarx.config.compose import override, parse_overrides
-from sarx.config.errors import UserError
-from sarx.config.schema import TrainConfig, as_dict, build
-from sarx.data import DataSet, FileSplit, Split, label_values, load_split, training_counts
+from sarx.config.errors import UserError, nearest
+from sarx.config.schema import TrainConfig, as_dict, build, part_names
+from sarx.data import DataSet, FileSplit, Split, label_values, load_split, selects, training_counts
 from sarx.data import training_split as trained_on
+from sarx.data.unlabelled import unlabelled_split
 from sarx.study.provenance import CONFIG
 from sarx.study.source import read_source
 from sarx.training import checkpoint
@@ -33,6 +34,8 @@ METRICS, COUNTS = "metrics.json", "per_image.csv"
 SHORT = "evaluation"
 """``evaluation=slide`` says ``data.evaluation=slide``."""
 
+SEEN = "val is part of what this trial was trained on: these scores say nothing about new images"
+
 EVERY_S = 10.0
 """Seconds between two lines of progress."""
 
@@ -45,6 +48,7 @@ def evaluate_checkpoint(
     output: Path | None,
     labels: bool,
     threads: int,
+    images: str | None = None,
 ) -> dict[str, float]:
     """Score a checkpoint, write the results and print where they are; return the metrics.
 
@@ -52,9 +56,11 @@ def evaluate_checkpoint(
         path: ``weights-N.pt`` or ``epoch-N.pt`` of an attempt at a trial.
         texts: ``key=value`` over the trial's options.
         split: ``val`` or ``test``.
-        output: Folder to write into; None: ``evaluation/<split>-<mode>`` in the trial's folder.
+        output: Folder to write into; None: one in the trial's folder ``evaluation``, named after the split
+            (or the folder of images), the mode and the options that are not the trial's own.
         labels: Whether to write each prediction as a PNG.
         threads: CPU threads.
+        images: Folder of images without labels to predict instead of a split; there is nothing to score.
 
     Raises:
         UserError: For a file that is no checkpoint of a trial, or options that do not fit it.
@@ -62,7 +68,7 @@ def evaluate_checkpoint(
     if not 1 <= threads <= (os.cpu_count() or 1):
         raise UserError(f"{threads} is outside [1, {os.cpu_count()}]", where="--threads")
     torch.set_num_threads(threads)
-    config = options_of(path, texts)
+    own, config = options_of(path, texts)
     device = torch.device(config.training.device)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UserError("no GPU is visible here; add training.device=cpu", key="training.device")
@@ -70,12 +76,20 @@ def evaluate_checkpoint(
     if labels and data.task != "segmentation":
         raise UserError("classification has no label images", where="--labels")
     module = load_module(path, config, data).to(device)
+    mode, changed = getattr(config.data, "evaluation", "whole"), changes(own, config)
+    name = "-".join([Path(images).name if images else split, mode, *(f"{k}={v}" for k, v in changed.items())])
+    folder = output or path.resolve().parent.parent / "evaluation" / name
+    if images:
+        unknown = to_predict(config, images)
+        write_predictions(folder, per_image(module, unknown, data, device), unknown, config)
+        return {}
     samples = load_split(config.data, config.seed, split)
-    mode = getattr(samples.options, "evaluation", "whole") if isinstance(samples, FileSplit) else "whole"
-    folder = output or path.resolve().parent.parent / "evaluation" / f"{split}-{mode}"
     folder.mkdir(parents=True, exist_ok=True)
+    seen = split == "val" and not selects(config.data, config.role)
+    if seen:
+        print(SEEN, flush=True)
     total = torch.zeros(data.num_classes, data.num_classes, dtype=torch.int64)
-    with (folder / f".{COUNTS}").open("w", newline="", encoding="ascii") as file:
+    with (folder / f".{COUNTS}").open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
         table.writerow(["image", "class", "intersection", "predicted", "true"])
         for index, matrix, prediction in per_image(module, samples, data, device):
@@ -86,14 +100,48 @@ def evaluate_checkpoint(
                 write_labels(folder / "labels", str(name), label_values(config.data, prediction.numpy()))
     (folder / f".{COUNTS}").replace(folder / COUNTS)
     metrics = scores(total, data, split)
-    record = {"checkpoint": str(path), "data": data.fingerprint, "evaluation": mode, "metrics": metrics}
+    record: dict[str, Any] = {"checkpoint": str(path), "data": data.fingerprint, "role": config.role}
+    record |= {"split": split, "evaluation": mode, "changed": changed, "metrics": metrics}
+    record |= {"note": SEEN} if seen else {}
     (folder / METRICS).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     print_result(metrics, folder, split)
     return metrics
 
 
-def options_of(path: Path, texts: Sequence[str]) -> TrainConfig:
-    """Return the options of the trial that a checkpoint belongs to, with ``key=value`` texts applied.
+def to_predict(config: TrainConfig, images: str) -> FileSplit:
+    """Return a folder of images without labels.
+
+    Raises:
+        UserError: If the data set is not read from image files, or the folder holds no image.
+    """
+    options: Any = config.data
+    if not hasattr(options, "unlabelled"):
+        raise UserError(f"data={options.name} is not read from image files", where="--images")
+    try:
+        return unlabelled_split(replace(options, unlabelled=images))
+    except UserError as error:
+        raise UserError(error.message, where="--images") from None
+
+
+def write_predictions(
+    folder: Path, predictions: Iterator[tuple[int, Tensor, Tensor]], samples: FileSplit, config: TrainConfig
+) -> None:
+    """Write a label image for each image, and print where they are."""
+    for index, _, prediction in predictions:
+        values = label_values(config.data, prediction.numpy())
+        write_labels(folder / "labels", samples.images[index], values)
+    print(f"results      {folder / 'labels'} ({len(samples)} label images)")
+
+
+def changes(own: TrainConfig, config: TrainConfig) -> dict[str, Any]:
+    """Return the options of the data that bear on numbers and are not the trial's own, but for the mode."""
+    before, after = as_dict(own)["data"], as_dict(config)["data"]
+    bear = {item.name for item in fields(config.data) if item.metadata.get("identity", True)} - {SHORT}
+    return {key: after[key] for key in after if key in bear and after[key] != before.get(key)}
+
+
+def options_of(path: Path, texts: Sequence[str]) -> tuple[TrainConfig, TrainConfig]:
+    """Return the options of the trial that a checkpoint belongs to, as they are and with texts applied.
 
     Raises:
         UserError: If it has none beside it, or the texts do not fit.
@@ -106,11 +154,15 @@ def options_of(path: Path, texts: Sequence[str]) -> TrainConfig:
             f"its options are not in {file}; give a checkpoint where its training left it", where=str(path)
         )
     pairs = parse_overrides([f"data.{text}" if text.startswith(f"{SHORT}=") else text for text in texts])
-    values = as_dict(build(read_source(file).values))
+    own = build(read_source(file).values)
+    values = as_dict(own)
+    known = [SHORT, *values, *(f"{group}.{key}" for group in part_names() for key in values[group])]
     for key in pairs:
+        if key not in known:
+            raise UserError(f"unknown key; {nearest(key, known)}", key=key)
         if not key.startswith(("data.", "training.device")):
             raise UserError("a trained model has it already; give data.* or training.device", key=key)
-    return build(override(values, {**pairs, "training.sync_bn": False}))
+    return own, build(override(values, {**pairs, "training.sync_bn": False}))
 
 
 def load_module(path: Path, config: TrainConfig, data: DataSet) -> TrainingModule:

@@ -114,7 +114,7 @@ def unlabelled_samples(config: TrainConfig, data: DataSet, device: torch.device)
     split = load_split(config.data, config.seed, UNLABELLED)
     if not len(split):
         raise UserError(
-            "there is no image without labels; give data.labelled_share below 1, or data.unlabelled",
+            "there is no image without labels; give data.labelled_share below 1",
             key="training.unlabelled_weight",
         )
     own = replace(config, seed=derive(config.seed, UNLABELLED))

@@ -145,6 +145,41 @@ def test_an_image_listed_twice_and_a_missing_list(tmp_path: Path) -> None:
     refused(lambda: fingerprint(config), f"{root}/val.txt: there is no such list")
 
 
+def test_masks_of_a_folder_without_an_image_are_named(tmp_path: Path) -> None:
+    root = trees.make_folder(tmp_path / "root")
+    (root / "train/images/train_004.jpg").rename(root / "train/images/train_004.tif")
+    refused(
+        lambda: fingerprint(FolderConfig(root=str(root))),
+        f"{root}/train/images: train/masks/train_004.png has no image here (1 of 24 masks have none); .jpg, ",
+    )
+
+
+def test_an_image_in_both_lists(tmp_path: Path) -> None:
+    root = trees.make_folder(tmp_path / "root", kind="lists")
+    (root / "val.txt").write_text((root / "train.txt").read_text())
+    refused(
+        lambda: fingerprint(FolderConfig(root=str(root))),
+        f"{root}/val.txt: images/train_000.jpg is in train.txt as well (24 of 24 images are)",
+    )
+
+
+def test_a_link_to_nothing_is_named(tmp_path: Path) -> None:
+    root = trees.make_folder(tmp_path / "root")
+    link = root / "train/images/train_000.jpg"
+    link.unlink()
+    link.symlink_to(tmp_path / "gone.jpg")
+    refused(lambda: fingerprint(FolderConfig(root=str(root))), f"{link}: cannot be read: No such file")
+
+
+def test_byte_order_marks_are_no_part_of_a_name(tmp_path: Path) -> None:
+    root = trees.make_folder(tmp_path / "root", kind="lists")
+    for name in ("classes.txt", "train.txt"):
+        (root / name).write_text("\ufeff" + (root / name).read_text(), encoding="utf-8")
+    config = FolderConfig(root=str(root))
+    assert DATASETS["folder"].describe(config, 0).class_names[0] == "road"
+    assert len(load_split(config, 0, "all")) == 24
+
+
 def test_an_empty_split(layout: Any, tmp_path: Path) -> None:
     root = tmp_path / "root"
     config = layout[1](str(layout[0](root)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +75,26 @@ def test_label_maps_are_read_as_indices(kind: str, tmp_path: Path) -> None:
     assert labels.dtype == np.uint8
     assert labels.flags.writeable
     assert labels.tolist() == wanted(stored)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_grey_label_maps_of_few_bits_are_not_spread_over_a_byte(bits: int, tmp_path: Path) -> None:
+    """PIL writes no such file: 3 x 2 pixels by hand (PNG specification, 11.2 and 7.2)."""
+    stored = INDICES[:2, :3] % 2**bits
+    packed = [
+        int("".join(f"{v:0{bits}b}" for v in row).ljust(-(-3 * bits // 8) * 8, "0"), 2) for row in stored
+    ]
+    rows = b"".join(b"\0" + value.to_bytes(-(-3 * bits // 8), "big") for value in packed)
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+        )
+
+    head = struct.pack(">IIBBBBB", 3, 2, bits, 0, 0, 0, 0)
+    parts = chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    (tmp_path / "m.png").write_bytes(b"\x89PNG\r\n\x1a\n" + parts)
+    assert read_mask(tmp_path / "m.png", TABLE).tolist() == wanted(stored)
 
 
 def test_colour_label_maps_are_refused(tmp_path: Path) -> None:

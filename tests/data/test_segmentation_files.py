@@ -22,7 +22,7 @@ from sarx.config.schema.segmentation_data import (
     FolderConfig,
     PascalContextConfig,
 )
-from sarx.data import DATASETS, describe, fingerprint, label_counts, load_split
+from sarx.data import DATASETS, describe, fingerprint, label_counts, label_values, load_split
 from sarx.data.pascal_context import CATEGORIES
 from sarx.data.segmentation_files import forget_indices
 from tests.data import trees
@@ -122,6 +122,16 @@ def test_every_value_of_every_label_map_means_what_it_should(case: Any) -> None:
             assert label.tolist() == wanted
             with Image.open(part.root / part.images[i]) as literal:
                 np.testing.assert_array_equal(image, np.array(literal.convert("RGB")).transpose(2, 0, 1))
+
+
+def test_label_images_of_predictions_are_read_back_as_these(case: Any) -> None:
+    config, stored_class = case[0], case[-1]
+    classes = np.arange(config.num_classes)
+    values = label_values(config, classes)
+    if config.name == "cityscapes":
+        assert [CITYSCAPES[int(value)] for value in values] == classes.tolist()  # also from trainIds
+    else:
+        assert [stored_class(int(value)) for value in values] == classes.tolist()
 
 
 def test_image_and_label_map_of_a_pair_have_the_same_stem(case: Any) -> None:

@@ -109,6 +109,25 @@ def test_every_broken_file_is_named(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "val_001.png: there is no such label map for val/images/val_001.jpg" in out
 
 
+def test_trees_from_which_nothing_can_be_learnt_or_scored(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = trees.make_folder(tmp_path / "root")
+    for path in (*root.glob("val/images/*"), *root.glob("val/masks/*")):
+        path.unlink()
+    for path in root.glob("train/masks/*.png"):
+        trees.write_mask(path, np.full((20, 28), 255))
+    code, out, _ = ran(capsys, "data=folder", f"data.root={root}")
+    assert code == 1
+    assert f"problem: split 'test' of data=folder is empty: {root} has 24 training and 0 validation" in out
+    root = trees.make_folder(tmp_path / "other")
+    for path in root.glob("train/masks/*.png"):
+        trees.write_mask(path, np.full((20, 28), 255))
+    code, out, _ = ran(capsys, "data=folder", f"data.root={root}")
+    assert code == 1
+    assert f"problem: {root}: no training label map that was read shows a class" in out
+
+
 def test_some_images_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = trees.make_folder(tmp_path / "root")
     (root / "train/images/train_003.jpg").write_bytes(b"")

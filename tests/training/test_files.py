@@ -19,12 +19,14 @@ from torch import Tensor
 from sarx.config.compose import compose
 from sarx.config.errors import UserError
 from sarx.config.schema import TrainConfig
+from sarx.config.schema.segmentation_data import FolderConfig
 from sarx.data import FileSplit, describe, load_split
 from sarx.data.cityscapes import LABEL_IDS
 from sarx.evaluate import main
 from sarx.study.provenance import write_config
 from sarx.training import file_samples, report
-from sarx.training.batches import batches
+from sarx.training.batches import batches, largest_pixels
+from sarx.training.equal_sizes import equal_size_batches
 from sarx.training.evaluation import confusion
 from sarx.training.file_samples import FileSamples
 from sarx.training.loop import train
@@ -32,7 +34,14 @@ from sarx.training.report import train_and_report
 from sarx.training.samples import Samples
 from sarx.training.step import build_module
 from sarx.training.trainer import build_trainer, take_step
-from tests.data.trees import make_ade20k, make_cifar, make_cityscapes, make_image_lists
+from tests.data.trees import (
+    make_ade20k,
+    make_cifar,
+    make_cityscapes,
+    make_folder,
+    make_image_lists,
+    write_image,
+)
 
 CITIES = {"aachen": 4, "bochum": 3, "zurich": 2, "ulm": 2}
 OPTIONS: dict[str, Any] = {
@@ -267,16 +276,75 @@ def test_evaluate_gives_the_scores_of_the_report_and_label_images(
     assert shared / max(1, predicted + true - shared) == pytest.approx(found["test/iou/road"])
 
 
-def test_evaluate_by_windows_says_so_in_its_folder(trained: tuple[Path, dict[str, float]]) -> None:
+def test_evaluate_says_by_what_and_does_not_write_over_results_of_other_options(
+    trained: tuple[Path, dict[str, float]], capsys: pytest.CaptureFixture[str]
+) -> None:
     path, _ = trained
-    assert main([str(path), "evaluation=slide", "data.window=32", "data.stride=20", "--split", "val"]) == 0
-    assert (path.parent.parent / "evaluation" / "val-slide" / "metrics.json").exists()
+    folder = path.parent.parent / "evaluation"
+    assert main([str(path), "--split", "val", "evaluation=slide", "data.window=32", "data.stride=20"]) == 0
+    assert "these scores say nothing about new images" in capsys.readouterr().out
+    record = json.loads((folder / "val-slide-window=32-stride=20" / "metrics.json").read_text())
+    assert (record["evaluation"], record["changed"]) == ("slide", {"window": 32, "stride": 20})
+    assert (record["split"], record["role"]) == ("val", "confirm")
+    assert "trained on" in record["note"]
+    assert main([str(path), "evaluation=slide", "data.window=32", "data.stride=32"]) == 0
+    assert sorted(found.name for found in folder.iterdir()) == [
+        "test-slide-window=32-stride=32",
+        "val-slide-window=32-stride=20",
+    ]
+    assert "note" not in json.loads((folder / "test-slide-window=32-stride=32" / "metrics.json").read_text())
+
+
+def test_evaluate_predicts_images_without_labels(
+    trained: tuple[Path, dict[str, float]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, _ = trained
+    place, rng = tmp_path / "leftImg8bit" / "test", np.random.default_rng(0)
+    for name, size in (("berlin/berlin_0", (40, 80)), ("bonn/bonn_0", (24, 56))):
+        write_image(place / f"{name}_leftImg8bit.png", rng, size)
+    assert main([str(path), "--images", str(place)]) == 0
+    folder = path.parent.parent / "evaluation" / "test-whole"
+    assert f"results      {folder / 'labels'} (2 label images)" in capsys.readouterr().out
+    for name, size in (("berlin/berlin_0", (40, 80)), ("bonn/bonn_0", (24, 56))):
+        values = np.asarray(Image.open(folder / "labels" / "test" / f"{name}_leftImg8bit.png"))
+        assert values.shape == size
+        assert set(np.unique(values)) <= set(LABEL_IDS)
+    assert not (folder / "metrics.json").exists()
+    assert main([str(path), "--images", str(tmp_path / "none")]) == 2
+    assert "--images: there is no folder" in capsys.readouterr().err
+
+
+def test_resized_images_count_at_their_size_in_a_batch(tmp_path: Path) -> None:
+    options = FolderConfig(root=str(make_folder(tmp_path / "root")))
+    assert largest_pixels(options, (64, 64)) == 512 * 512
+    assert largest_pixels(options, (4000, 4000)) == 4000 * 4000
+    options = dataclasses.replace(options, evaluation="multi_scale")
+    assert largest_pixels(options, (64, 64)) == int(1.75**2 * 512 * 512)
+    assert equal_size_batches([(64, 64)] * 20, 1 << 21, lambda _: 512 * 512) == [
+        [*range(8)],
+        [*range(8, 16)],
+        [*range(16, 20)],
+    ]
+
+
+def test_evaluate_writes_names_that_are_not_ascii(tmp_path: Path) -> None:
+    root = make_folder(tmp_path / "root", classes=("Straße", "tree", "sky"))
+    pairs = {"data": "folder", "data.root": str(root), "data.crop_height": 16, "data.crop_width": 16}
+    pairs |= {"data.resize_height": 20, "data.resize_width": 28, "data.workers": 0, "training.steps": 1}
+    pairs |= {"model": "fcn_test_efficientnet", "training.eval_every": 1, "training.batch_size": 2}
+    config = compose({**pairs, "role": "confirm"})
+    trial = tmp_path / "study" / "trials" / "0123456789abcdef"
+    (_,) = train_and_report(config, folder=trial / "attempt-1")
+    write_config(trial, dataclasses.asdict(config), trial.name, 0)
+    assert main([str(trial / "attempt-1" / "weights-00001.pt")]) == 0
+    assert "Straße" in (trial / "evaluation" / "test-whole" / "per_image.csv").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["optim.lr=1"], "optim.lr: a trained model has it already"),
+        (["evaluaton=slide"], "evaluaton: unknown key; did you mean 'evaluation'"),
         (["evaluation=sideways"], "'sideways' is not one of"),
         (["data.root=/nowhere"], "there is no folder /nowhere"),
         (["training.device=cuda"], "no GPU is visible"),

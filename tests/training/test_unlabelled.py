@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from pathlib import Path
 from typing import Any
 
@@ -161,5 +162,12 @@ def test_a_folder_of_images_without_labels(tmp_path: Path) -> None:
     before = fingerprint(compose(pairs).data)
     without = fingerprint(compose({**pairs, "data.unlabelled": ""}).data)
     assert before != without
+    for folder, why in (
+        ("leftImg8bit/val", "frankfurt_000000_000019_leftImg8bit.png is an image of the report split"),
+        ("leftImg8bit/train", "bochum_000000_000019_leftImg8bit.png is an image of the selection split"),
+        ("gtFine", "_gtFine_labelIds.png is a label map; nothing is learnt from it"),
+    ):
+        with pytest.raises(UserError, match=f"data.unlabelled: .*{re.escape(why)}"):
+            load_split(compose({**pairs, "data.unlabelled": f"{root}/{folder}"}).data, 0, "unlabelled")
     with pytest.raises(UserError, match=r"data\.unlabelled: there is no folder"):
         fingerprint(compose({**pairs, "data.unlabelled": str(tmp_path / "none")}).data)

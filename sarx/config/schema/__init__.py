@@ -106,6 +106,7 @@ class TrainConfig:
                 key="model.decoder",
             )
         self.model.check_decoder()
+        self.training.check_shares(1, self.model.fewest_images)
         check_classifier(self)
         if isinstance(self.regularizer, SarConfig):
             self.regularizer.check_sizes(self.data.num_classes, self.model.feature_dim)

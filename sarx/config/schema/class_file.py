@@ -28,7 +28,7 @@ def read_class_file(root: str) -> list[tuple[str, Colour | None]]:
         raise UserError("not set; data=folder needs the folder that holds classes.txt", key="data.root")
     path = Path(root).expanduser() / FILE
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except FileNotFoundError:
         raise UserError(
             f"there is no {path}; data=folder needs it: one class name per line, in the order of the indices",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from sarx.config.errors import UserError
 from sarx.config.schema.options import check_fields, option
 from sarx.config.schema.roots import resolved
 
@@ -77,6 +78,7 @@ class ImageNetLTConfig:
     def __post_init__(self) -> None:
         """Check every field."""
         check_fields(self, "data")
+        check_crop(self.crop, self.resize)
         self.root = resolved(self.root, self.name)
 
 
@@ -105,4 +107,17 @@ class INaturalistConfig:
     def __post_init__(self) -> None:
         """Check every field."""
         check_fields(self, "data")
+        check_crop(self.crop, self.resize)
         self.root = resolved(self.root, self.name)
+
+
+def check_crop(crop: int, resize: int) -> None:
+    """Refuse a centre crop that is larger than the resized image: it would be filled up with black.
+
+    Raises:
+        UserError: Naming data.crop.
+    """
+    if crop > resize:
+        raise UserError(
+            f"{crop} is more than data.resize = {resize}, the shorter side of a test image", key="data.crop"
+        )

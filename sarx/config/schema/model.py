@@ -25,6 +25,9 @@ DECODERS_OF: dict[str, tuple[str, ...]] = {
 """Task of a data set -> the decoders that fit it."""
 
 DECODERS = tuple(name for names in DECODERS_OF.values() for name in names)
+POOLED = ("deeplabv3", "deeplabv3plus", "upernet")
+"""Decoders that pool an image to one pixel before a BatchNorm."""
+
 AUXILIARY = ("ocr",)
 """Decoders with auxiliary logits."""
 
@@ -41,8 +44,8 @@ class ModelConfig:
     fcn that of the backbone's concatenated branches (HRNet-W48: 720), for ocr, nonlocal and pspnet 512, for
     deeplabv3, deeplabv3plus, upernet and segformer 256, for fpn 128, for linear and pool the backbone's.
 
-    ``pretrained`` loads the published weights of the backbone. Images are normalised with the data set's mean
-    and deviation, whatever those weights saw: ``sarx.models.pretrained.model_mean_std``.
+    ``pretrained`` loads the published weights of the backbone. Images are normalised with what those weights
+    saw (``sarx.models.pretrained.model_mean_std``); without them, with the data set's mean and deviation.
 
     ``auxiliary_weight`` is that of the task loss on the auxiliary logits, where a decoder has such (ocr).
 
@@ -70,6 +73,11 @@ class ModelConfig:
                 f"{self.output_stride} is not one of null, 8, 16 (null: as the backbone comes)",
                 key="model.output_stride",
             )
+
+    @property
+    def fewest_images(self) -> int:
+        """Return how many images a micro-batch must have: 2 where a BatchNorm sees one pixel of each."""
+        return 2 if self.decoder in POOLED else 1
 
     def check_decoder(self) -> None:
         """Refuse options that the decoder cannot work with.

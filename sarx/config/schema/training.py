@@ -60,16 +60,23 @@ class TrainingConfig:
                 key="training.sync_bn",
             )
 
-    def check_shares(self, ranks: int) -> None:
-        """Refuse a batch of which a micro-batch of one of the ranks would get no sample.
+    def check_shares(self, ranks: int, fewest: int = 1) -> None:
+        """Refuse a batch of which a micro-batch of one of the ranks would get too few samples.
+
+        Args:
+            ranks: How many share the batch.
+            fewest: Samples that the model needs to learn from; over all ranks with ``sync_bn``.
 
         Raises:
             UserError: Naming training.batch_size.
         """
-        if self.batch_size < self.accumulation * ranks:
+        apart = 1 if self.sync_bn else ranks
+        needed = self.accumulation * max(ranks, fewest * apart)
+        if self.batch_size < needed:
+            why = f", each with {fewest} images or more, as the decoder needs" if fewest > 1 else ""
             raise UserError(
                 f"{self.batch_size} samples are too few for {self.accumulation} micro-batches "
-                f"(training.accumulation) on {ranks} ranks; take at least {self.accumulation * ranks}",
+                f"(training.accumulation) on {ranks} rank{'s' * (ranks > 1)}{why}; take at least {needed}",
                 key="training.batch_size",
             )
 
