@@ -88,6 +88,7 @@ class LongTailConfig(SelectableConfig, Protocol):
     imbalance: float
     eval_imbalance: float
     num_train: int
+    num_eval: int
 
 
 class DataSource(Protocol):

@@ -62,4 +62,5 @@ def load_cached(
 ) -> Split:
     """Return one split as read-only maps that the processes of a machine share, made on first use."""
     arrays = cached(cache_key(hashes, config, seed, split), lambda: make(config, seed, split))
-    return Split(arrays["images"], arrays["labels"])
+    part = slice(None) if split == "train" else slice(config.num_eval)
+    return Split(arrays["images"][part], arrays["labels"][part])

@@ -68,6 +68,18 @@ def test_splits_have_the_described_shapes(name):
     assert sorted(c for group in by_rank for c in group) == sorted(data.score_classes)
 
 
+@pytest.mark.parametrize("name", CONFIGS)
+def test_fewer_evaluation_images_are_the_first_of_them(name):
+    default = CONFIGS[name](num_train=60)
+    assert default.num_eval == DATASETS[name].NUM_EVAL
+    for split in ("val", "test"):
+        whole = load_split(default, 4, split)
+        part = load_split(CONFIGS[name](num_train=60, num_eval=40), 4, split)
+        np.testing.assert_array_equal(part.images, whole.images[:40])
+        np.testing.assert_array_equal(part.labels, whole.labels[:40])
+    assert len(load_split(CONFIGS[name](num_train=60, num_eval=40), 4, "train")) == 60
+
+
 @pytest.mark.parametrize("imbalance", [1.0, 20.0, 100.0])
 def test_digits_have_many_medium_or_few_images(imbalance):
     config = CONFIGS["digits_lt"](imbalance=imbalance)

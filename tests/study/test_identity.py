@@ -117,6 +117,7 @@ DIFFERENT = [
     ["training.teacher_decay=0.5"],
     ["training.pseudo_confidence=0.5"],
     ["data.labelled_share=0.5"],
+    ["data.num_eval=100"],
 ]
 
 
