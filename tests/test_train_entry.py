@@ -23,7 +23,13 @@ from sarx.train import main
 from sarx.training import single
 from sarx.training.report import train_and_report
 
-TINY = ["data.num_train=32", "training.steps=4", "training.eval_every=2", "training.batch_size=4"]
+TINY = [
+    "data.num_train=32",
+    "data.num_eval=50",
+    "training.steps=4",
+    "training.eval_every=2",
+    "training.batch_size=4",
+]
 
 
 def train(tmp_path, *arguments):
@@ -88,7 +94,7 @@ def test_mistakes_are_one_message_and_exit_code_2(tmp_path, arguments, message):
 STUDY = """\
 # Does it help?
 study: small
-base: [data=digit_scenes, model=fcn_test_efficientnet, data.num_train=32, training.steps=4,
+base: [data=digit_scenes, model=fcn_test_efficientnet, data.num_train=32, data.num_eval=50, training.steps=4,
        training.eval_every=2, training.batch_size=4]
 ablation: {reference: sar, arms: {sar: {}, plain: {regularizer: none}}}
 search: {parameters: {optim.lr: {low: 0.001, high: 0.1, log: true}}, trials_per_arm: 4}

@@ -200,7 +200,8 @@ def Deadly(num_classes, feature_dim):
 SMOKE = """\
 # Does it work?
 study: smoke
-base: [data=digit_scenes, data.num_train=32, model=fcn_test_efficientnet, training.batch_size=4]
+base: [data=digit_scenes, data.num_train=32, data.num_eval=50, model=fcn_test_efficientnet,
+       training.batch_size=4]
 ablation:
   reference: plain
   arms:

@@ -20,8 +20,8 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 STUDY = """\
 # Does anything get lost?
 study: chaos
-base: [data=digit_scenes, model=fcn_test_efficientnet, data.num_train=32, training.steps={steps},
-       training.eval_every=4, training.batch_size=4]
+base: [data=digit_scenes, model=fcn_test_efficientnet, data.num_train=32, data.num_eval=100,
+       training.steps={steps}, training.eval_every=4, training.batch_size=4]
 ablation:
   reference: cross_entropy
   arms:
