@@ -17,10 +17,10 @@ MISSING = [
 WHY = f"not installed: {', '.join(MISSING)}; see the extras s3 and s3-server"
 
 
-def environment(port: int) -> dict[str, str]:
+def environment(port: int, host: str = "127.0.0.1") -> dict[str, str]:
     """Return what lets obstore find the server; it takes any credentials."""
     return {
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
         "AWS_ALLOW_HTTP": "true",
         "AWS_ACCESS_KEY_ID": "test",
         "AWS_SECRET_ACCESS_KEY": "secret-of-the-tests",
@@ -28,11 +28,21 @@ def environment(port: int) -> dict[str, str]:
     }
 
 
-def make_bucket(port: int, name: str) -> None:
+def make_bucket(port: int, name: str, host: str = "127.0.0.1") -> None:
     """Create a bucket."""
     urllib.request.urlopen(
-        urllib.request.Request(f"http://127.0.0.1:{port}/{name}", method="PUT"), timeout=10
+        urllib.request.Request(f"http://{host}:{port}/{name}", method="PUT"), timeout=10
     ).close()
+
+
+def await_bucket(port: int, name: str, host: str) -> None:
+    """Create a bucket as soon as the server answers."""
+    for _ in range(600):
+        try:
+            return make_bucket(port, name, host)
+        except OSError:
+            time.sleep(0.1)
+    raise AssertionError("the server does not answer")
 
 
 @contextmanager

@@ -28,11 +28,13 @@ class Hosts:
     Args:
         count: Hosts.
         folder: For the logs of the nodes.
+        apart: Folder of which each command that is run on a host sees an empty one of its own, as on a disk
+            that no other host has; None: hosts share all folders.
     """
 
-    def __init__(self, count: int, folder: Path) -> None:
+    def __init__(self, count: int, folder: Path, apart: Path | None = None) -> None:
         """Make the namespaces; on any trouble nothing of them stays."""
-        self.tag, self.folder = f"sarx{os.getpid()}", folder
+        self.tag, self.folder, self.apart = f"sarx{os.getpid()}", folder, apart
         self.numbers = range(1, count + 1)
         self.nodes: dict[int, subprocess.Popen[bytes]] = {}
         self.started: list[dict[str, int]] = []
@@ -62,7 +64,11 @@ class Hosts:
 
     def command(self, number: int, command: Sequence[str]) -> list[str]:
         """Return a command as it is run on a host."""
-        return ["ip", "netns", "exec", self.name(number), *command]
+        inside = ["ip", "netns", "exec", self.name(number)]  # with a view of the file system of its own, too
+        if self.apart is None:
+            return [*inside, *command]
+        disk = 'mount -t tmpfs tmpfs "$0" && exec "$@"'
+        return [*inside, "sh", "-c", disk, str(self.apart), *command]
 
     def start_node(self, number: int, cpus: int, environment: dict[str, str], *options: str) -> None:
         """Start a Ray node on a host; that of host 1 is the head."""
