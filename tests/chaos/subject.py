@@ -15,6 +15,7 @@ from typing import Any
 
 from sarx.cluster.processes import alive, family
 from sarx.study.ledger_files import read_events
+from tests.titles import TRIAL_HOSTS, titled
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 STUDY = """\
@@ -37,8 +38,6 @@ search:
 confirm: {{seeds: {seeds}}}
 max_failures: {max_failures}
 """
-HOSTS = (b"ray::TrialHost", b"ray::ResourceTrainable")
-"""How Ray titles the process of a trial, idle and at work."""
 DEFAULTS: dict[str, Any] = {
     "steps": 24,
     "search": 10,
@@ -110,15 +109,7 @@ class Subject:
     def workers(self) -> list[int]:
         """Return the processes that host trials now."""
         assert self.process is not None
-        found = []
-        for entry in family(self.process.pid):
-            try:
-                title = Path(f"/proc/{entry['pid']}/cmdline").read_bytes()
-            except OSError:
-                continue
-            if title.startswith(HOSTS):
-                found.append(entry["pid"])
-        return found
+        return titled((entry["pid"] for entry in family(self.process.pid)), *TRIAL_HOSTS)
 
     def events(self, *kinds: str) -> list[dict[str, Any]]:
         """Return the events of the ledger as a reader sees them."""

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sarx.cluster.processes import alive, identity
+from tests.titles import titled
 
 PORT = 6379
 MISSING = "needs root" if os.geteuid() else "needs iproute2" if shutil.which("ip") is None else ""
@@ -107,11 +108,7 @@ class Hosts:
 
     def runs(self, number: int, *titles: bytes) -> bool:
         """Return whether a process with such a title runs on a host."""
-        for pid in self.processes(number):
-            with contextlib.suppress(OSError):
-                if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(titles):
-                    return True
-        return False
+        return bool(titled(self.processes(number), *titles))
 
     def close(self) -> None:
         """End everything that runs on the hosts, and remove them."""

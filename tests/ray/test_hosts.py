@@ -23,6 +23,7 @@ import pytest
 from tests import s3_server
 from tests.ray.conftest import CHECKOUT
 from tests.ray.netns import MISSING, PORT, Hosts
+from tests.titles import TRIAL_HOSTS
 
 pytestmark = [
     pytest.mark.slow,
@@ -32,8 +33,6 @@ pytestmark = [
 ]
 S3_PORT = 5055
 HEADING = re.compile(r", attempt (\d+) \(pid (\d+), node (\w+)\)$", re.MULTILINE)
-TRIAL_HOSTS = (b"ray::SessionHost", b"ray::ResourceTrainable")
-"""How Ray titles the process of a trial host, idle and at work."""
 NODES = """
 import json, ray
 ray.init(address={address!r}, log_to_driver=False)

@@ -9,13 +9,13 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
 from sarx.cluster.local import unused_ports
 from sarx.cluster.processes import family
-from tests.chaos.subject import CHECKOUT, HOSTS, Subject
+from tests.chaos.subject import CHECKOUT, Subject
+from tests.titles import TRIAL_HOSTS, titled
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 HALVING = {
@@ -50,12 +50,7 @@ def cluster(folder, slots, **variables):
 
 def workers(head):
     """Return the processes of a cluster that host trials."""
-    found = []
-    for entry in family(head):
-        with contextlib.suppress(OSError):
-            if Path(f"/proc/{entry['pid']}/cmdline").read_bytes().startswith(HOSTS):
-                found.append(entry["pid"])
-    return found
+    return titled((entry["pid"] for entry in family(head)), *TRIAL_HOSTS)
 
 
 def decisions(subject):
