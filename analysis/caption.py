@@ -59,6 +59,7 @@ def caption(study: Study, comparison: Comparison, facts: Facts) -> list[str]:
     return [
         _split_statement(study),
         *([study.scores.rstrip(".") + "."] if study.scores else []),
+        *_groups(comparison),
         *search_statements(study, facts.searches, facts.rungs, facts.proxy),
         *_statistics(study, comparison),
         *_pairs(study, comparison),
@@ -82,6 +83,24 @@ def _split_statement(study: Study) -> str:
     return f"Winners chosen on {study.objective} ({study.selection} split); {tail}."
 
 
+def _groups(comparison: Comparison) -> list[str]:
+    """Say what the groups of classes are that have columns."""
+    names = {name.rpartition("/")[2].partition("_")[0] for name in comparison.tidy["metric"].unique()}
+    lines = []
+    if "tail" in names:
+        lines.append(
+            "Head, body, tail: the classes in three parts by frequency in the training images, most frequent "
+            "first. Where each seed draws anew which class is frequent they follow the trial's own training "
+            "set, and mean nothing at imbalance 1."
+        )
+    if "few" in names:
+        lines.append(
+            "Many, medium, few: classes with more than 100, with 20 to 100, and with fewer than 20 training "
+            "images; - where there is none."
+        )
+    return lines
+
+
 def _statistics(study: Study, comparison: Comparison) -> list[str]:
     """Say how intervals and tests were made (protocol 8, 9)."""
     size = len(comparison.family)
@@ -91,24 +110,26 @@ def _statistics(study: Study, comparison: Comparison) -> list[str]:
     if not size:
         return lines
     looks = f", times {study.looks} looks" if study.looks > 1 else ""
+    rows = f"{size} row{'s' if size > 1 else ''}"
     lines.append(
-        f"Tests: paired t, Holm over a family of {size} rows (all rows but reference and identical ones, all "
+        f"Tests: paired t, Holm over a family of {rows} (all rows but reference and identical ones, all "
         f"levels){looks}; better or worse: corrected p <= .05."
     )
     if study.smallest_effect:
         effect = number(study.smallest_effect, 6).rstrip("0").rstrip(".")
         lines.append(
-            f"Equivalent: simultaneous 90 % interval (Bonferroni over {size} rows) inside +-{effect}. In "
+            f"Equivalent: simultaneous 90 % interval (Bonferroni over {rows}{looks}) inside +-{effect}. In "
             f"brackets after undecided: seeds for 80 % power at {effect}, at Bonferroni's level of the "
-            "family (safe for Holm) and the upper 80 % limit of the SD of the row's own differences."
+            "family (safe for Holm) and the upper 80 % limit of the SD of the row's own differences; none "
+            "where the row has as many already."
         )
     else:
         lines.append("No report.smallest_effect is set: nothing can be called equivalent.")
     lines.append(_sign_flips(study, comparison))
     if comparison.best:
         lines.append(
-            "A bold mean is better than that of every other row of its table (paired t against each, p "
-            "times the number of all rows)."
+            "A bold mean is better than that of every other row of its table that is not identical to it "
+            "(paired t against each, p times the number of all rows)."
         )
     flat = [
         comparison.rows[row].arm

@@ -26,6 +26,7 @@ _WATCHED = {
     "plan": True,
     "cited": False,  # others' numbers: nothing that is measured changes
 }
+KNOWN = "after confirm results were known"
 _ABSENT_IN_OLD_LEDGERS = ("plan",)
 
 
@@ -53,7 +54,7 @@ def changes_and_looks(
         again = _code_change(before, after)
         retried = bool(again) or any(_WATCHED[key] for key in changed) or _reconsidered(before, after)
         looks |= {number: seq} if known and retried else {}
-        when = "after confirm results were known" if known else "before any confirm result"
+        when = KNOWN if known else "before any confirm result"
         sentences = [_change(key, before, after) for key in changed] + again
         changes += [f"start {number}, {when}: {sentence}" for sentence in sentences]
         kept = _code(after).get("kept") or []
@@ -62,6 +63,20 @@ def changes_and_looks(
                 f"start {number}: the training code had changed ({', '.join(kept)}) and trials were kept"
             )
     return tuple(changes), looks
+
+
+def late_changes(study: Any) -> list[str]:
+    """Return the changes made after confirm results were known, but for those of words: question, cited rows.
+
+    Args:
+        study: With ``changes``, as ``changes_and_looks`` writes them.
+    """
+    late = [change.partition(f", {KNOWN}: ") for change in study.changes]
+    return [
+        f"{start}, {what}"
+        for start, known, what in late
+        if known and not what.startswith(("question ", "cited "))
+    ]
 
 
 def planned_looks(payloads: Sequence[Payload], seqs: Sequence[int], first_result: int | None) -> int:

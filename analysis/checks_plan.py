@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 
+from analysis.changes import late_changes
 from analysis.line import NOT_APPLICABLE, NOT_KNOWN, Line, answered, between, shortened
 from analysis.numbers import number
 from analysis.packed import begins_with
@@ -32,24 +33,33 @@ def tuned(sources: Sources) -> Line:
         return answered(
             question, False, f"{len(untuned)} of {len(study.arms)} rows tune nothing: {shortened(untuned)}."
         )
-    done, short, planned = _trials_done(sources), [], 0
+    done, failed, short, planned = _trials_done(sources), _trials_failed(sources), [], 0
+    ended = True
     for arm in study.arms:
-        planned = study.trials_of(arm)
-        if done[arm.level, arm.arm] < planned:
-            short.append(f"{full_name(arm.arm, arm.level)} {done[arm.level, arm.arm]}")
+        planned, at = study.trials_of(arm), (arm.level, arm.arm)
+        if done[at] < planned:
+            short.append(f"{full_name(arm.arm, arm.level)} {done[at]}")
+            ended &= done[at] + failed[at] >= planned
     names = [len(arm.parameters) for arm in study.arms]
     evidence = (
         f"{len(study.arms)} rows, {planned} trials each, over {between(names)} parameters; "
-        f"with all trials ended: {len(study.arms) - len(short)}"
+        f"with all of them judged: {len(study.arms) - len(short)}"
     )
-    return answered(
-        question, None if short else True, evidence + (f"; fewer: {shortened(short)}." if short else ".")
-    )
+    lost = sum(failed.values())
+    evidence += f"; failed for good: {lost}" if lost else ""
+    good = True if not short else False if ended else None
+    return answered(question, good, evidence + (f"; fewer: {shortened(short)}." if short else "."))
+
+
+def _trials_failed(sources: Sources) -> dict[tuple[str, str], int]:
+    """Return for each row how many of its search trials failed for good, so that nobody knows their score."""
+    columns = sources.facts.searches.select("level", "arm", "failed")
+    return {(level, arm): int(failed) for level, arm, failed in columns.iter_rows()}
 
 
 def _trials_done(sources: Sources) -> dict[tuple[str, str], int]:
-    """Return for each row how many of its search trials have come to an end, whatever the end."""
-    words = ("trials", "stopped", "duplicates", "diverged", "failed")
+    """Return for each row how many of its search trials have been judged: by a score, or as diverged."""
+    words = ("trials", "stopped", "duplicates", "diverged")
     searches = sources.facts.searches
     return {
         (row["level"], row["arm"]): sum(int(row[word]) for word in words)
@@ -90,7 +100,13 @@ def last_step(sources: Sources) -> Line:
     """Is every result that of the last step?"""
     question = "Is every result that of the last step, with no best epoch picked?"
     study = sources.study
-    own = sources.trials.filter((pl.col("index") < study.seeds) & (pl.col("status") == "finished"))
+    rows = pl.DataFrame(
+        [(arm.level, arm.arm) for arm in study.arms],
+        schema={"level": pl.String, "arm": pl.String},
+        orient="row",
+    )
+    done = sources.trials.filter((pl.col("index") < study.seeds) & (pl.col("status") == "finished"))
+    own = done.join(rows, on=["level", "arm"], how="semi")
     steps = finished(sources.events).join(own.select("trial_id").unique(), on="trial_id", how="semi")["step"]
     if steps.is_empty():
         return Line(question, NOT_KNOWN, "No confirm trial has finished.")
@@ -129,6 +145,9 @@ def looks(sources: Sources) -> Line:
     count = len(study.changes)
     changes = f"{count} change{'s' if count > 1 else ''}" if count else "no change"
     evidence = f"{starts} start{'s' if starts > 1 else ''}, {changes} of the plan"
+    if late := late_changes(study):
+        times = f"; {study.looks} looks: p values are multiplied by {study.looks}" if study.looks > 1 else ""
+        return answered(question, False, f"{evidence}; after results were known: {shortened(late)}{times}.")
     planned = len(study.planned_looks)
     if planned > 1 and study.looks == planned and not study.look_starts:
         return answered(
@@ -151,11 +170,13 @@ def budgets(sources: Sources) -> Line:
     planned = {study.trials_of(arm) for arm in study.arms if not study.is_follower(arm)} or {0}
     trained = sources.facts.searches["steps"].to_list() or [0]
     proxy = "confirm trial" if study.search.overrides else "trial"
+    lost = sum(_trials_failed(sources).values())
     return answered(
         question,
-        len(planned) == 1,
+        len(planned) == 1 and not lost,
         f"{study.steps} steps per {proxy}, {between(planned)} search trials planned per searched row; "
-        f"trained before confirm: {between(trained)} steps per row.",
+        f"trained before confirm: {between(trained)} steps per row"
+        + (f"; {lost} search trials failed for good." if lost else "."),
     )
 
 

@@ -83,7 +83,9 @@ def failures(sources: Sources) -> Line:
     parts += [f"{able - ended} to come"] if able > ended else []
     attempts = sources.facts.failures
     parts += [f"failed attempts over all starts: {counted(attempts)}"] if attempts else ["no attempt failed"]
-    good = False if any(lost.values()) else True if ended == able else None
+    more = study.planned_seeds - study.seeds
+    parts += [f"{more} more seeds per row planned"] if more > 0 else []
+    good = False if any(lost.values()) else True if ended == able and more <= 0 else None
     return answered(question, good, "; ".join(parts) + ".")
 
 

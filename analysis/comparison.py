@@ -35,7 +35,8 @@ class Row:
         same_trials: that arm's trials are this arm's trials.
         counts: planned seeds by status (``finished``, ``diverged``, ``failed``, ``not finite``, ...).
         pairs: seeds that both this row and the reference finished.
-        unmarked: too many seeds diverged, here or in the reference, for a mark.
+        unmarked: too many seeds were lost, here or in the reference, for a mark.
+        unmarked_here: too many were lost here.
     """
 
     arm: str
@@ -46,6 +47,7 @@ class Row:
     counts: Counter[str]
     pairs: int
     unmarked: bool
+    unmarked_here: bool = False
 
 
 @dataclass(frozen=True)
@@ -88,13 +90,15 @@ def compare(study: Study, trials: pl.DataFrame, metrics: pl.DataFrame) -> Compar
     values = seed_values(study, metrics, [study.primary, *names])
     reference = _reference_rows(study)
     rows = _rows(study, trials, values, reference, prefix)
-    family = [number for number, row in enumerate(rows) if not (row.is_reference or row.identical_to)]
+    tested = [number for number, row in enumerate(rows) if not (row.is_reference or row.identical_to)]
+    family = [] if study.untested else tested
     differences = {name: _differences(array, reference) for name, array in values.items()}
     verdicts = judge(
         differences[study.primary][family], study.smallest_effect, study.higher_is_better, study.looks
     )
     tidy = _tidy(study, rows, values, differences, reference, family, verdicts)
-    return Comparison(rows, tidy, family, verdicts, _best(study, rows, values[study.primary]))
+    best = frozenset[int]() if study.untested else _best(study, rows, values[study.primary])
+    return Comparison(rows, tidy, family, verdicts, best)
 
 
 def _best(study: Study, rows: list[Row], primary_RK: Array) -> frozenset[int]:
@@ -161,10 +165,15 @@ def _rows(
             Counter("not finite" if s == "finished" and not finite[k] else s for k, s in enumerate(states))
         )
         counts[-1][OTHER_WORKERS] = elsewhere[arm.level, arm.arm]
+    ends = [
+        [status.get((arm.level, arm.arm, seed), ("", ""))[1] for seed in range(study.seeds)]
+        for arm in study.arms
+    ]
+    lost = np.isin(np.array(ends, dtype=str), LOST) | (np.array(ends) == "finished") & ~np.isfinite(primary)
     rows: list[Row] = []
     for number, arm in enumerate(study.arms):
         both = np.isfinite(primary[number]) & np.isfinite(primary[reference[number]])
-        twin = _twin(study, rows, report, number)
+        twin = _twin(study, rows, report, lost, number)
         same = bool(twin) and all(
             status[arm.level, arm.arm, seed][0] == status[arm.level, twin, seed][0]
             for seed in np.flatnonzero(np.isfinite(primary[number]))
@@ -181,20 +190,31 @@ def _rows(
                 counts=counts[number],
                 pairs=int(both.sum()),
                 unmarked=bad > MOST_BAD_SHARE,
+                unmarked_here=_bad_share(counts[number]) > MOST_BAD_SHARE,
             )
         )
     return rows
 
 
-def _twin(study: Study, earlier: list[Row], report_MRK: Array, number: int) -> str:
-    """Return the first earlier arm of the level that equals row ``number`` in every report metric."""
+def _twin(
+    study: Study, earlier: list[Row], report_MRK: Array, lost_RK: NDArray[np.bool_], number: int
+) -> str:
+    """Return the first earlier arm of the level that equals row ``number`` in every report metric.
+
+    Not one that lost a seed which the other finished.
+    """
     mine = report_MRK[:, number]
     for other, row in enumerate(earlier):
         if row.level != study.arms[number].level or row.identical_to:
             continue
         theirs = report_MRK[:, other]
         pairs = np.isfinite(mine[0]) & np.isfinite(theirs[0])
-        if pairs.any() and np.array_equal(mine[:, pairs], theirs[:, pairs], equal_nan=True):
+        apart = (np.isfinite(mine[0]) & lost_RK[other]) | (np.isfinite(theirs[0]) & lost_RK[number])
+        if (
+            pairs.any()
+            and not apart.any()
+            and np.array_equal(mine[:, pairs], theirs[:, pairs], equal_nan=True)
+        ):
             return row.arm
     return ""
 
@@ -303,5 +323,5 @@ def _words(rows: list[Row], family: list[int], verdicts: Verdicts) -> list[str]:
         elif row.identical_to:
             words.append(f"identical to {row.identical_to}")
         else:
-            words.append("unmarked" if row.unmarked and tested[number] else tested[number])
+            words.append("unmarked" if row.unmarked and number in tested else tested.get(number, ""))
     return words

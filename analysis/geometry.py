@@ -45,20 +45,21 @@ VECTORS = {
     "centres": "centres",
 }
 NOTES = (
-    "Features of the report images at feature resolution, all labelled pixels, the last step of each confirm "
-    "trial; the same code for every arm. Brackets: 95 % t intervals over confirm seeds; none is tested.",
+    "Features of the report images, at feature resolution in segmentation (all labelled pixels), the last "
+    "step of each confirm trial; the same code for every arm. Brackets: 95 % t intervals over confirm seeds, "
+    "without tests.",
     "NC1 = tr(S_W S_B^+) / C over class means (0: every class is a point). Share within: of the variance of "
-    "all pixels. Mean cosine: between class means as they are. Distance to the simplex ETF: Gram matrix of "
+    "all features. Mean cosine: between class means as they are. Distance to the simplex ETF: Gram matrix of "
     "centred class means, 0 is a perfect frame.",
-    "Slope: least squares over the classes that are scored, per unit of log train frequency of the trial's "
-    "own training set; positive favours frequent classes.",
+    "Slope: least squares over the classes that are scored, per unit of natural log train frequency of the "
+    "trial's own training set; positive favours frequent classes.",
     "Probe: a linear classifier refitted on frozen features of the training split with every class weighted "
     "alike; its level is comparable between arms, not with that of the trained classifier.",
 )
 CONSISTENCY_NOTES = (
     "Consistency over seeds: correlation of the off-diagonal cosines between classes of two seeds, for the "
-    "vectors that the column names; last column: linear CKA of the features of the same report pixels. Means "
-    "over pairs of seeds; brackets: 95 % t intervals of the delete-one-seed jackknife.",
+    "vectors that the column names; last column: linear CKA of the features of the same report pixels (or "
+    "images). Means over pairs of seeds; brackets: 95 % t intervals of the delete-one-seed jackknife.",
     "A column with 'minus' holds the paired difference in consistency of class means, a seed leaving both "
     "arms at once.",
 )

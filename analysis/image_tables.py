@@ -34,7 +34,7 @@ NOTES = (
     "images x seeds: the images as a sample too, from the counts per image and class, to first order in the "
     "weight of an image (two-way clustered variance, t quantile).",
     "The second interval says whether other images would show the difference; it decides no verdict. Last "
-    "column: part of the variance that is due to seeds.",
+    "column: variance of the first interval as part of that of the second; 1: other images add nothing.",
 )
 
 
@@ -219,7 +219,7 @@ def _table(
         "95 % over images x seeds",
         "images",
         "seeds",
-        "due to seeds",
+        "part of seeds",
     ]
     title = f"{study.primary}: difference to {study.reference} over images x seeds"
     return [Table(title, columns, cells, notes=NOTES)]

@@ -50,7 +50,7 @@ class ImageInterval:
         value: mean over seeds of the difference.
         low: bound of the interval; NaN with fewer than 2 seeds or images.
         high: its other bound.
-        seed_share: part of the variance that is due to seeds.
+        seed_share: the variance over seeds, as part of the whole: how much of it the interval over seeds has.
         images: how many.
         seeds: how many.
     """
@@ -99,5 +99,5 @@ def two_way_interval(values_K: Array, influence_NK: Array, confidence: float = 0
     terms = of_seeds**2 / (seeds - 1) + of_images**2 / (images - 1)
     df = variance**2 / terms if terms > 0 else np.inf
     half = float(t_quantile(np.array([max(1.0, df)]), 0.5 + confidence / 2)[0]) * np.sqrt(variance)
-    share = of_seeds / (of_seeds + of_images) if terms > 0 else np.nan
+    share = of_seeds / variance if terms > 0 else np.nan
     return ImageInterval(value, value - half, value + half, share, images, seeds)

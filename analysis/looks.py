@@ -24,8 +24,9 @@ def at_look(study: Study, trials: pl.DataFrame) -> Study:
     """
     if not study.planned_looks:
         return study
-    seeds = max(_reached(study, trials), default=study.planned_looks[0])
-    return replace(study, seeds=min(study.seeds, seeds))
+    reached = _reached(study, trials)
+    seeds = max(reached, default=study.planned_looks[0])
+    return replace(study, seeds=min(study.seeds, seeds), untested=not reached)
 
 
 def _reached(study: Study, trials: pl.DataFrame) -> list[int]:
@@ -53,7 +54,7 @@ def said_of_looks(study: Study, trials: pl.DataFrame) -> list[str]:
     if study.seeds not in _reached(study, trials):
         return [
             f"No look is due yet: {count} were planned (after {steps} seeds), and the seeds of the first are "
-            "not done in all arms."
+            "not done in all arms. Nothing is tested before."
         ]
     number, later = study.planned_looks.index(study.seeds) + 1, study.planned_seeds - study.seeds
     waiting = trials.filter(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from analysis.changes import late_changes
 from analysis.claims import Opening
 from analysis.comparison import Comparison
 from analysis.missing import confirm_progress
@@ -14,6 +15,7 @@ from analysis.pairing import common_proposals, confirm_seeds_fresh, confirm_seed
 from analysis.provenance import Starts, commit_text, devices_text, training_devices
 from analysis.results import NO_WINNER
 from analysis.search_caption import search_statements
+from analysis.slope import imbalance_lines
 from analysis.sources import Sources
 
 _SAMPLERS = {
@@ -33,7 +35,7 @@ def methods(sources: Sources) -> str:
     opening = Opening(sources.events).payload
     study, comparison = sources.study, sources.comparison
     ended, able = (sum(counts) for counts in confirm_progress(study, comparison))
-    interim = ended < able
+    interim = ended < able or study.seeds < study.planned_seeds
     sentences = []
     if interim:
         sentences.append(
@@ -43,6 +45,8 @@ def methods(sources: Sources) -> str:
     sentences += _tuned(sources, opening, interim)
     sentences += _confirmed(sources, interim)
     sentences += _tested(study, comparison)
+    if late := late_changes(study):
+        sentences.append(f"After confirm results were known the plan changed ({'; '.join(late)}).")
     sentences += _outcome(study, comparison, interim)
     sentences += _software(sources)
     return " ".join(sentences)
@@ -161,6 +165,7 @@ def _tested(study: Study, comparison: Comparison) -> list[str]:
         return ["Nothing is tested."]
     rows = f"{size} row{'s' if size > 1 else ''}"
     looks = f", times {study.looks} looks at the results" if study.looks > 1 else ""
+    times = f" times {study.looks} looks" if study.looks > 1 else ""
     lines = [
         f"Differences are tested by two-sided paired t tests with Holm's correction over the family of {rows}"
         f"{looks} (corrected p <= .05), with joint sign flips as a distribution-free check."
@@ -168,8 +173,14 @@ def _tested(study: Study, comparison: Comparison) -> list[str]:
     if study.smallest_effect:
         effect = number(study.smallest_effect, 6).rstrip("0").rstrip(".")
         lines.append(
-            "Equivalent means that the simultaneous 90 % t interval (Bonferroni over the family) lies within "
-            f"+-{effect}."
+            f"Equivalent means that the simultaneous 90 % t interval (Bonferroni over the family{times}) "
+            f"lies within +-{effect}."
+        )
+    if any(line.arm != study.reference for line in imbalance_lines(study)):
+        lines.append(
+            "Whether a difference grows with imbalance is tested by its least squares slope on log10 "
+            "imbalance, seed by seed, with paired t tests and Holm's correction over the slopes alone"
+            f"{looks}."
         )
     return lines
 

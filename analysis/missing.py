@@ -17,6 +17,11 @@ _ENDED = ("finished", "diverged", "failed", "not finite")
 def missing(study: Study, comparison: Comparison, facts: Facts) -> list[str]:
     """Return what is not there yet; empty for a complete table."""
     notes = _progress(study, comparison, facts)
+    if study.seeds < study.planned_seeds:
+        notes.append(
+            f"Interim: a planned look at {study.seeds} of {study.planned_seeds} confirm seeds; the others "
+            "are to come, or held back until the next look."
+        )
     notes += _without_winner(study, facts)
     unselected = [row for row in comparison.rows if _waits_for_winner(row, facts)]
     if unselected:

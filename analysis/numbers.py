@@ -50,7 +50,8 @@ def interval(
 
 
 def p_value(p: float | None) -> str:
-    """Return ``.031``, ``<.001`` or ``-``."""
+    """Return ``.031``, ``<.001`` or ``-``; a fourth digit where .050 would not tell on which side p is."""
     if p is None or math.isnan(p):
         return "-"
-    return "<.001" if p < 0.001 else number(p, 3)
+    near = 0.0495 <= p < 0.0505 and p != 0.05
+    return "<.001" if p < 0.001 else number(p, 4 if near else 3)

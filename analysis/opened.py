@@ -72,6 +72,7 @@ class Study:
         look_starts: the number of each start that made one, with its ``seq``.
         planned_looks: numbers of confirm seeds at which results may be looked at, said up front; each counts
             as a look from the start.
+        untested: whether looks were planned and the first is not due yet, so that nothing is tested.
         planned_seeds: seeds of the plan, where ``seeds`` are those of the look that is shown.
         design: what made the arms; ``explicit`` where they are named one by one.
         space: the searched parameters by name, as far as the ledger says.
@@ -102,6 +103,7 @@ class Study:
     look_starts: Mapping[int, int] = field(default_factory=dict)
     planned_looks: tuple[int, ...] = ()
     planned_seeds: int = 0
+    untested: bool = False
     orientation: Mapping[str, float] = field(default_factory=dict)
     held_out: bool = False
     design: str = "explicit"

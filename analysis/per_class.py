@@ -12,11 +12,14 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
-from analysis.comparison import Comparison
+from analysis.class_ranks import by_rank, rank_names, ranked
+from analysis.comparison import Comparison, seed_values
 from analysis.consistency import read_geometry
 from analysis.numbers import decimals_for, number, significant
 from analysis.opened import Study
+from analysis.statistics import mean_interval
 from analysis.table import Table
 from analysis.trials import finished, metric_values
 
@@ -27,13 +30,15 @@ SHOWN = 60
 FILE = "per_class.csv"
 
 
-def class_counts(
-    study: Study, folder: Path, events: pl.DataFrame, trials: pl.DataFrame
-) -> dict[tuple[str, str], float]:
-    """Return how often each class occurs in training, by level and class: means over the reference's seeds.
+Counts = dict[str, dict[int, dict[str, float]]]
+"""Level -> seed -> class -> labels in training."""
 
-    Pixels in segmentation, images in classification. Nothing for a level where no trial left a file whose
-    per-class scores agree with its result.
+
+def class_counts(study: Study, folder: Path, events: pl.DataFrame, trials: pl.DataFrame) -> Counts:
+    """Return how often each class occurs in training, by level, seed and class: in the reference's trials.
+
+    Pixels in segmentation, images in classification. Nothing for a trial that left no file, or one whose
+    per-class scores do not agree with its result.
 
     Args:
         study: the plan.
@@ -42,29 +47,31 @@ def class_counts(
         trials: the frame of ``results.confirm_trials``.
     """
     ended = trials.filter((pl.col("status") == "finished") & (pl.col("index") < study.seeds))
-    counts: dict[tuple[str, str], float] = {}
+    counts: Counts = {}
     for level in study.levels:
-        names = ended.filter(level=level, arm=study.reference)["trial_id"].to_list()
-        of_level = _counts(study, folder, events.filter(pl.col("trial_id").is_in(names)))
-        counts |= {(level, name): count for name, count in of_level.items()}
+        seed_of = dict(ended.filter(level=level, arm=study.reference).select("trial_id", "index").iter_rows())
+        counts[level] = _counts(study, folder, events.filter(pl.col("trial_id").is_in([*seed_of])), seed_of)
     return counts
 
 
-def _counts(study: Study, folder: Path, events: pl.DataFrame) -> dict[str, float]:
-    """Return the mean count of each class over the finished trials of some events."""
-    found: list[Mapping[str, float]] = []
+def _counts(
+    study: Study, folder: Path, events: pl.DataFrame, seed_of: Mapping[str, int]
+) -> dict[int, dict[str, float]]:
+    """Return the counts of each class in the finished trials of some events, by seed."""
+    found: dict[int, dict[str, float]] = {}
     results = metric_values(finished(events))
     for _, of_trial in results.group_by("trial_id", maintain_order=True):
         scores = class_scores(study, dict(of_trial.select("metric", "value").iter_rows()))
-        arrays = read_geometry(folder, of_trial["trial_id"][0]) if scores else None
+        trial = of_trial["trial_id"][0]
+        arrays = read_geometry(folder, trial) if scores else None
         if arrays is None or "train_counts" not in arrays:
             continue
         kept = next((arrays[kind] for kind in KINDS if kind in arrays), None)
         listed = np.array([*scores.values()], dtype=np.float32)
         if kept is not None and np.array_equal(listed, kept.astype(np.float32), equal_nan=True):
-            found.append(dict(zip(scores, arrays["train_counts"].tolist(), strict=True)))
-    same = [counts for counts in found if counts.keys() == found[0].keys()]
-    return {name: float(np.mean([counts[name] for counts in same])) for name in (same[0] if same else ())}
+            found[seed_of[trial]] = dict(zip(scores, arrays["train_counts"].tolist(), strict=True))
+    names = next(iter(found.values()), {}).keys()
+    return {seed: counts for seed, counts in found.items() if counts.keys() == names}
 
 
 def class_scores(study: Study, metrics: Mapping[str, float]) -> dict[str, float]:
@@ -79,37 +86,103 @@ def class_scores(study: Study, metrics: Mapping[str, float]) -> dict[str, float]
 
 
 def per_class_frame(
-    study: Study, comparison: Comparison, counts: Mapping[tuple[str, str], float]
+    study: Study, comparison: Comparison, metrics: pl.DataFrame, counts: Counts
 ) -> pl.DataFrame:
     """Return the per-class scores of every row: head to tail, else by name; empty without any.
 
-    Columns: level, arm, class, train_count (null: not known), n, mean, sd, n_pairs, diff (to the reference,
-    paired by seed).
+    Where each seed has frequencies of its own, a class is a rank in them (``class_ranks``).
+    Columns: level, arm, class, train_count (mean over seeds; null: not known), n, mean, sd, n_pairs, diff (to
+    the reference, paired by seed).
+
+    Args:
+        study: the plan.
+        comparison: of the study.
+        metrics: frame of ``results.confirm_metrics``.
+        counts: of ``class_counts``.
     """
     split = study.primary.partition("/")[0]
     prefix = next(
         (p for kind in KINDS if comparison.tidy["metric"].str.starts_with(p := f"{split}/{kind}/").any()),
         None,
     )
+    orders = {level: found for level in study.levels if (found := _order(counts.get(level, {}))) is not None}
     tidy = comparison.tidy.filter(pl.col("metric").str.starts_with(prefix) if prefix else pl.lit(False))
     known = pl.DataFrame(
-        [(*at, count) for at, count in counts.items()],
+        [
+            (level, name, float(np.mean([of_seed[name] for of_seed in of_level.values()])))
+            for level, of_level in counts.items()
+            for name in next(iter(of_level.values()), {})
+        ],
         schema={"level": pl.String, "class": pl.String, "train_count": pl.Float64},
         orient="row",
     )
-    return (
-        tidy.with_columns(pl.col("metric").str.slice(len(prefix or "")).alias("class"))
+    by_name = (
+        tidy.filter(~pl.col("level").is_in([*orders]))
+        .with_columns(pl.col("metric").str.slice(len(prefix or "")).alias("class"))
         .join(known, on=["level", "class"], how="left", maintain_order="left")
-        .with_row_index("order")
-        .with_columns(pl.col("order").min().over("level", "arm"))
+        .select("level", "arm", "class", "train_count", "n", "mean", "sd", "n_pairs", "diff")
+    )
+    frames = [_by_rank(study, metrics, prefix or "", level, counts[level], orders[level]) for level in orders]
+    place = {(arm.level, arm.arm): number for number, arm in enumerate(study.arms)}
+    rows = pl.DataFrame(
+        [(*at, number) for at, number in place.items()],
+        schema={"level": pl.String, "arm": pl.String, "order": pl.Int64},
+        orient="row",
+    )
+    return (
+        pl.concat([by_name, *frames])
+        .join(rows, on=["level", "arm"], how="left", maintain_order="left")
         .sort(
             ["order", "train_count", "class"],
             descending=[False, True, False],
             nulls_last=True,
             maintain_order=True,
         )
-        .select("level", "arm", "class", "train_count", "n", "mean", "sd", "n_pairs", "diff")
+        .drop("order")
     )
+
+
+def _order(counts: Mapping[int, Mapping[str, float]]) -> NDArray[np.intp] | None:
+    """Return the order of the classes of each seed, where it is not the same for all."""
+    return by_rank(np.array([[*of_seed.values()] for of_seed in counts.values()])) if counts else None
+
+
+def _by_rank(
+    study: Study,
+    metrics: pl.DataFrame,
+    prefix: str,
+    level: str,
+    counts: Mapping[int, Mapping[str, float]],
+    order_KC: NDArray[np.intp],
+) -> pl.DataFrame:
+    """Return the rows of a level whose classes are ranks, as ``per_class_frame`` does."""
+    seeds, names = [*counts], [*next(iter(counts.values()))]
+    values = seed_values(study, metrics, [prefix + name for name in names])
+    count_C = ranked(np.array([[*of_seed.values()] for of_seed in counts.values()]), order_KC).mean(axis=0)
+    rows = {arm.arm: number for number, arm in enumerate(study.arms) if arm.level == level}
+    scores = {
+        arm: ranked(np.array([values[prefix + name][row, seeds] for name in names]).T, order_KC).T
+        for arm, row in rows.items()
+    }
+    frames = []
+    for arm, score_CK in scores.items():
+        own, pair = mean_interval(score_CK), mean_interval(score_CK - scores[study.reference])
+        frames.append(
+            pl.DataFrame(
+                {
+                    "level": [level] * len(names),
+                    "arm": [arm] * len(names),
+                    "class": rank_names(names, order_KC),
+                    "train_count": count_C,
+                    "n": own.n,
+                    "mean": own.mean,
+                    "sd": own.sd,
+                    "n_pairs": pair.n,
+                    "diff": pair.mean if arm != study.reference else np.full(len(names), np.nan),
+                }
+            )
+        )
+    return pl.concat(frames).with_columns(pl.col("n", "n_pairs").cast(pl.Int64)).fill_nan(None)
 
 
 def per_class_tables(study: Study, frame: pl.DataFrame) -> list[Table]:
@@ -161,6 +234,11 @@ def _notes(study: Study, classes: list[str], shown: list[str], known: bool) -> t
         f"Mean per-class score over confirm seeds; in brackets the mean difference to {study.reference}, "
         "paired by seed. No class is tested: with so many, some differ by chance."
     ]
+    if any(name.startswith("rank ") for name in classes):
+        lines.append(
+            "Each seed draws anew which class is frequent, so a class here is a rank in its trial's own "
+            "training set; shares are means over seeds."
+        )
     if known:
         lines.append(
             "Most frequent class first: labelled training pixels (images in classification) as the confirm "

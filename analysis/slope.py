@@ -24,6 +24,12 @@ METRICS = ("tail_iou", "tail_accuracy", "few_accuracy")
 """Looked at beside the primary metric, as estimates: without a test."""
 
 
+_HOW = (
+    "Cells: mean differences over the seeds that have every level. Slope: least squares of a seed's "
+    "differences on log10 imbalance; its mean over seeds with the 95 % t interval."
+)
+
+
 @dataclass(frozen=True)
 class Line:
     """The rows of one arm, everything else being equal.
@@ -158,7 +164,10 @@ def _table(
     estimate = mean_interval(per_seed)
     primary = name == study.primary
     tested_lines = np.array(
-        [has_mark(behind[line.arm, line.rest], int(n)) for line, n in zip(lines, estimate.n, strict=True)]
+        [
+            not study.untested and has_mark(behind[line.arm, line.rest], int(n))
+            for line, n in zip(lines, estimate.n, strict=True)
+        ]
     )
     p = np.minimum(holm(np.where(tested_lines, paired_t_p(per_seed), np.nan)) * study.looks, 1.0)
     levels = list(dict.fromkeys(f"{value:g}" for line in lines for value in line.levels))
@@ -176,6 +185,18 @@ def _table(
                 str(int(estimate.n[position])),
             ]
         )
+    notes = [_HOW]
+    if not primary:
+        notes.append("An estimate beside the primary metric: not tested.")
+    elif study.untested:
+        notes.append("No look is due yet: nothing is tested.")
+    else:
+        family = int(np.isfinite(p).sum())
+        looks = f", times {study.looks} looks" if study.looks > 1 else ""
+        notes.append(
+            f"p: paired t test of the slopes of all seeds, Holm over a family of its own, the {family} "
+            f"slopes of this table{looks}."
+        )
     title = f"{name}: difference to {study.reference} by imbalance, and its slope per factor of 10"
     columns = [
         "arm",
@@ -184,4 +205,4 @@ def _table(
         *(["p (Holm)"] if primary else []),
         "seeds",
     ]
-    return Table(title, columns, cells)
+    return Table(title, columns, cells, notes=tuple(notes))

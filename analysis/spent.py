@@ -14,9 +14,12 @@ def cost_sentences(sources: Sources) -> list[str]:
     """Return the totals: hours of all attempts, and from when to when the ledger reaches."""
     events, gpus = sources.events, sources.study.search.gpus
     columns = ("event", "trial_id", "attempt", "epoch", "step", "duration_s", "workers")
-    hours = float(epochs(events.select(columns))["hours"].sum())
+    trained = epochs(events.select(columns))
+    hours = float(trained["hours"].sum())
+    planned = sources.study.search.workers
+    gpu_hours = float((trained["hours"] * trained["workers"].fill_null(planned)).sum()) * gpus / planned
     trials = events.filter(pl.col("event") == "trial_started")["trial_id"].n_unique()
-    spent = f"{number(hours * gpus, 2)} GPU hours" if gpus else f"{number(hours, 2)} hours"
+    spent = f"{number(gpu_hours, 2)} GPU hours" if gpus else f"{number(hours, 2)} hours"
     first, last = events["time"].min(), events["time"].max()
     plural = "s" if trials != 1 else ""
     lines = [

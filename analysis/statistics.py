@@ -129,8 +129,12 @@ def upper_sd(sd_R: Array, n_R: Array, confidence: float = 0.8) -> Array:
     return np.where(n_R >= 2, sd_R * np.sqrt(df / special.chdtri(df, confidence)), np.nan)
 
 
+MOST_SEEDS = 1000
+"""Of more seeds the calculator gives no number."""
+
+
 def seeds_to_decide(
-    sd: float, effect: float, alpha: float, power: float = 0.8, most: int = 1000
+    sd: float, effect: float, alpha: float, power: float = 0.8, most: int = MOST_SEEDS
 ) -> int | None:
     """Return the fewest seeds for a paired t test at level ``alpha`` to find ``effect`` with ``power``.
 

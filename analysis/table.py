@@ -12,6 +12,7 @@ from analysis.comparison import DIAGNOSTICS, OTHER_WORKERS, Comparison, Row
 from analysis.numbers import decimals_for, interval, number, p_value
 from analysis.opened import Arm, Study
 from analysis.results import NO_WINNER
+from analysis.statistics import MOST_SEEDS
 from analysis.verdict import ALPHA
 
 Record = dict[str, float | None]
@@ -59,7 +60,7 @@ def level_table(study: Study, comparison: Comparison, searches: pl.DataFrame, le
         if row.level != level:
             continue
         main = cells[row.arm, study.primary]
-        if verdict_text(comparison, position) == "better":
+        if verdict_text(comparison, position).startswith("better") and not _doubted(comparison, position):
             bold |= {(len(rows), columns.index("difference")), (len(rows), columns.index("verdict"))}
         if position in comparison.best:
             bold.add((len(rows), columns.index(study.primary)))
@@ -108,17 +109,27 @@ def verdict_text(comparison: Comparison, position: int) -> str:
     tested = comparison.verdict_of(position)
     if row.is_reference:
         return "reference"
-    if tested is None:
+    if row.identical_to:
         return f"identical to {row.identical_to}"
+    if tested is None:
+        return "not yet"
     verdicts = comparison.verdicts
     word, seeds = verdicts.words[tested], verdicts.seeds[tested]
+    if row.unmarked:
+        return f"no mark ({'' if row.unmarked_here else 'reference '}lost seeds)"
     if not word:
         return "not yet"
-    if row.unmarked:
-        return "no mark (diverged)"
+    word += ", within the smallest effect" if verdicts.within[tested] else ""
     if verdicts.doubted[tested]:
         return f"{word}, flips {p_value(float(verdicts.p_flip[tested]))}"
-    return f"{word} (~{seeds} seeds)" if seeds else word
+    many = f">{MOST_SEEDS}" if seeds and seeds > MOST_SEEDS else f"~{seeds}"
+    return f"{word} ({many} seeds)" if seeds else word
+
+
+def _doubted(comparison: Comparison, position: int) -> bool:
+    """Return whether the sign flips do not bear out the verdict of a row."""
+    tested = comparison.verdict_of(position)
+    return tested is not None and comparison.verdicts.doubted[tested]
 
 
 def seeds_text(row: Row, planned: int) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 
 from analysis.sign_flips import least_attainable_p, sign_flip_p
 from analysis.statistics import (
+    MOST_SEEDS,
     Array,
     holm,
     mean_interval,
@@ -34,7 +35,9 @@ class Verdicts:
         words: ``better``, ``worse``, ``equivalent``, ``undecided`` or ``''`` with fewer than 2 pairs.
         flat: all differences are equal, so that p is that of the sign flips.
         doubted: significant by t, while the sign flips could reject at this number of pairs and do not.
-        seeds: the number of seeds that would decide an undecided row; None if unknown or not undecided. With
+        within: better or worse, and yet inside ``smallest_effect`` as an equivalent row would be.
+        seeds: the number of seeds that would decide an undecided row, ``MOST_SEEDS`` + 1 for more than those;
+            None if unknown or not undecided. With
             them the paired t test finds ``smallest_effect`` with 80 % power, at Bonferroni's level of the
             whole family, which is safe wherever Holm puts the row, and if the SD of the differences is as
             large as its upper 80 % confidence limit.
@@ -49,6 +52,7 @@ class Verdicts:
     flat: list[bool]
     doubted: list[bool]
     seeds: list[int | None]
+    within: list[bool]
 
 
 def judge(
@@ -93,7 +97,8 @@ def judge(
         for word, spread, pairs in zip(words, upper_sd(sd, n), n, strict=True)
     ]
     doubted = [bool(flag) for flag in significant & could_reject & (p_flip > ALPHA)]
-    return Verdicts(p, p_holm, p_flip, low, high, words, flat.tolist(), doubted, seeds)
+    within = [bool(flag) for flag in significant & equivalent]
+    return Verdicts(p, p_holm, p_flip, low, high, words, flat.tolist(), doubted, seeds, within)
 
 
 def clear_best(values_RK: Array, higher_is_better: bool, tests: int) -> int | None:
@@ -128,5 +133,9 @@ def _word(significant: bool, is_better: bool, equivalent: bool, testable: bool) 
 
 def _more_seeds(sd: float, effect: float | None, tests: int, pairs: int) -> int | None:
     """Return the seeds for 80 % power at the smallest effect, at Bonferroni's level of so many tests."""
-    seeds = seeds_to_decide(sd, effect, ALPHA / tests) if effect else None
-    return seeds if seeds is not None and seeds > pairs else None
+    if not effect or not (effect > 0 and sd > 0):
+        return None
+    seeds = seeds_to_decide(sd, effect, ALPHA / tests)
+    if seeds is None:
+        return MOST_SEEDS + 1
+    return seeds if seeds > pairs else None

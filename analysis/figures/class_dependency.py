@@ -10,6 +10,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from analysis.arrays import Arrays
+from analysis.class_ranks import by_rank
 from analysis.consistency import Estimate, jackknife, layout_pairs, read_geometry
 from analysis.consistency_claim import ANCHORS, claims, plain_arm, sentence
 from analysis.figures.confirmed import class_names, drawing_name, finished_trials, in_groups
@@ -31,9 +32,10 @@ NAMED = 20
 CAPTION = (
     "Matrices (class means, below them semantic anchors): cosine of the vectors of two classes, mean over "
     "the confirm seeds that have them; classes from frequent to rare by the mean log number of training "
-    "labels over seeds. Dots: correlation of the off-diagonal cosines of two seeds, mean over pairs of "
-    "seeds, with the 95 % interval of the delete-one-seed jackknife (from 3 seeds). Differences are "
-    "paired by seed, of class means, and SAR's alone is tested."
+    "labels over seeds, or in the data set's order where each seed draws anew which class is frequent. Dots: "
+    "correlation of the off-diagonal cosines of two seeds, mean over pairs of seeds, with the 95 % interval "
+    "of the delete-one-seed jackknife (from 3 seeds). Differences are paired by seed, of class means, and "
+    "SAR's alone is tested."
 )
 
 Seeds = dict[str, list[Arrays | None]]
@@ -133,7 +135,8 @@ def _matrices(
     everything = [arrays for found in known.values() for arrays in found]
     size = len(everything[0]["class_means"])
     counts = [arrays["train_counts"] for arrays in everything if "train_counts" in arrays]
-    order = frequency_order(counts) if counts else np.arange(size)
+    common = bool(counts) and by_rank(np.array(counts, dtype=np.float64)) is None
+    order = frequency_order(counts) if common else np.arange(size)
     trial = sources.trials.filter(level=level, status="finished")["trial_id"][0]
     names = [class_names(sources, trial, size)[c] for c in order]
     panels = figure.subplots(len(rows), len(known), squeeze=False)

@@ -101,7 +101,7 @@ VERDICTS = {
     "worse": Mark("worse", VERMILLION, "v"),
     "equivalent": Mark("equivalent", GREEN, "s"),
     "undecided": Mark("undecided", GREY, "o", filled=False),
-    "unmarked": Mark("no mark: too many seeds diverged", GREY, "X"),
+    "unmarked": Mark("no mark: too many seeds lost", GREY, "X"),
     "identical": Mark("identical to another arm", GREY, "D", filled=False),
     "": Mark("not tested yet", GREY, "|"),
 }

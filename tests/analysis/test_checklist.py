@@ -37,7 +37,7 @@ def test_answers_of_a_whole_study(new_ledger: Begin) -> None:
     answers = [row[1] for row in table.rows]
     assert answers == [YES] * 12 + [NO, NOT_APPLICABLE, YES]  # one seed diverged; nothing is cited
     evidence = {check.__name__: row[2] for check, row in zip(CHECKS, table.rows, strict=True)}
-    assert evidence["tuned"] == "18 rows, 8 trials each, over 2 to 5 parameters; with all trials ended: 18."
+    assert evidence["tuned"] == "18 rows, 8 trials each, over 2 to 5 parameters; with all of them judged: 18."
     assert evidence["last_step"] == "179 of 179 finished confirm trials are scored at step 400."
     assert evidence["failures"] == (
         "179 of 180 finished; 1 diverged; failed attempts over all starts: 2 out_of_memory."
@@ -53,7 +53,7 @@ def test_before_the_end_answers_are_not_known(new_ledger: Begin) -> None:
     sources = sources_of(new_ledger(), seeds_done=0, searches=3)
     for name in ("tuned", "last_step", "seeds", "tail", "distinct_rows", "failures", "one_code"):
         assert line(sources, name).answer == NOT_KNOWN, name
-    assert "with all trials ended: 3" in line(sources, "tuned").evidence
+    assert "with all of them judged: 3" in line(sources, "tuned").evidence
     assert line(sources, "failures").evidence.startswith("0 of 180 finished; 180 to come")
 
 
@@ -116,8 +116,46 @@ def test_looks_at_known_results(new_ledger: Begin) -> None:
     found = line(make_report(writer.study).sources, "looks")
     assert (found.answer, found.evidence) == (
         NO,
-        "2 starts, 1 change of the plan; 2 looks: p values are multiplied by 2.",
+        "2 starts, 1 change of the plan; after results were known: start 2, seeds 10 -> 6; 2 looks: p values "
+        "are multiplied by 2.",
     )
+
+
+def test_an_arm_added_at_known_results_is_no_plan_left_alone(new_ledger: Begin) -> None:
+    writer = new_ledger()
+    write_paper_study(writer, seeds_done=4)
+    late = [{**row, "arm": "late"} for row in plan()["arms"] if row["arm"] == "no_pull"]
+    writer.add("study_opened", payload=plan(arms=[*plan()["arms"], *late]))
+    report = make_report(writer.study)
+    found = line(report.sources, "looks")
+    assert (found.answer, report.sources.study.looks) == (
+        NO,
+        1,
+    )  # it makes the family larger and costs nothing
+    assert "after results were known: start 2, arms: added late." in found.evidence
+    assert "After confirm results were known the plan changed (start 2, arms: added late)." in report.methods
+
+
+def test_a_search_that_lost_trials_for_good_is_not_tuned_alike(new_ledger: Begin) -> None:
+    writer = new_ledger()
+    given = {**plan()["plan"], "max_failures": 0}
+    writer.open(arms=("sar", "plain"), levels=("",), seeds=2, trials_per_arm=2, plan=given)
+    for arm in ("sar", "plain"):
+        for index in (0, 1):
+            trial = f"{arm}-s{index}"
+            where = {"arm": arm, "level": None, "phase": "search", "index": index, "seed": index}
+            writer.add("proposed", **where, trial_id=trial, **writer.coded())
+            of_trial = {"trial_id": trial, "attempt": 1, "phase": "search"}
+            writer.add("trial_started", **of_trial, epoch=0)
+            if (arm, index) == ("plain", 1):
+                writer.add("failed", **of_trial, payload={"kind": "crashed", "reason": "no luck"})
+            else:
+                scores = {"val/miou": 0.5}
+                writer.add("trial_finished", **of_trial, epoch=2, step=600, duration_s=1.0, metrics=scores)
+    sources = make_report(writer.study).sources
+    found = line(sources, "tuned")
+    assert (found.answer, line(sources, "budgets").answer) == (NO, NO)
+    assert "failed for good: 1; fewer: plain 1." in found.evidence
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,22 @@ def said(report: Report) -> list[str]:
     return [line for line in report.caption if line.startswith("Look ")]
 
 
+def test_before_the_first_look_nothing_is_tested(study: Callable[..., Any]) -> None:
+    early = study(10, (4, 4), [5, 10])
+    assert early.comparison.family == []
+    assert early.comparison.best == frozenset()
+    assert early.tables[0].rows[1][3:5] == ["-", "not yet"]
+    assert any("Nothing is tested before." in line for line in early.caption)
+    assert early.methods.startswith("Interim report")
+
+
+def test_a_planned_look_is_no_complete_report(study: Callable[..., Any]) -> None:
+    report = study(10, (7, 5), [5, 10])
+    assert report.missing[0].startswith("Interim: a planned look at 5 of 10 confirm seeds")
+    assert report.methods.startswith("Interim report")
+    assert study(10, (10, 10), [5, 10]).missing == []
+
+
 def test_each_look_shows_its_seeds_and_pays_for_all(study: Callable[..., Any]) -> None:
     first = study(10, (7, 5), [5, 10])
     assert shown(first) == (5, 5)

@@ -50,7 +50,7 @@ def test_a_row_that_lost_too_many_seeds_has_no_star_either(new_ledger: Begin, me
     report = simple_study(new_ledger(), metrics_of, scores, **plan)
     assert report.comparison.tidy.filter(arm="a", metric="test/tail_iou")["p_holm"].item() < 0.05
     assert not cells(report, 0, "a")["test/tail_iou"].endswith(" *")
-    assert cells(report, 0, "a")["verdict"] == "no mark (diverged)"
+    assert cells(report, 0, "a")["verdict"] == "no mark (lost seeds)"
 
 
 def test_a_secondary_metric_that_most_pairs_lack_is_not_tested(new_ledger: Begin, metrics_of: Any) -> None:
@@ -72,3 +72,38 @@ def test_a_secondary_metric_that_most_pairs_lack_is_not_tested(new_ledger: Begin
 def test_seeds_whose_search_gave_no_winner_are_lost_seeds() -> None:
     assert _bad_share(Counter({"finished": 6, NO_WINNER: 2})) == 0.25
     assert _bad_share(Counter({"finished": 6, "waiting": 2})) == 0
+
+
+def test_a_row_says_whose_seeds_are_missing(new_ledger: Begin, metrics_of: Any) -> None:
+    nan = float("nan")
+    scores = {
+        "sar": [0.1, 0.11, 0.12, nan, nan],
+        "a": [0.51, 0.5, 0.52, 0.5, 0.51],
+        "b": [0.5, nan, nan, nan, nan],
+    }
+    report = simple_study(new_ledger(), metrics_of, scores)
+    assert cells(report, 0, "a")["verdict"] == "no mark (reference lost seeds)"
+    assert cells(report, 0, "b")["verdict"] == "no mark (lost seeds)"
+
+
+def test_an_arm_that_lost_seeds_is_identical_to_none_that_has_them(
+    new_ledger: Begin, metrics_of: Any
+) -> None:
+    nan = float("nan")
+    scores = {"sar": [0.1, 0.11, 0.12, 0.1], "a": [0.51, nan, 0.52, 0.5], "b": [0.51, 0.5, 0.52, 0.5]}
+    report = simple_study(new_ledger(), metrics_of, scores)
+    assert [row.identical_to for row in report.comparison.rows] == ["", "", ""]
+    assert report.comparison.family == [1, 2]
+
+
+def test_a_significant_difference_inside_the_smallest_effect_says_so(
+    new_ledger: Begin, metrics_of: Any
+) -> None:
+    scores = {"sar": [0.1, 0.2, 0.3, 0.4], "a": [0.1006, 0.2007, 0.3006, 0.4007]}
+    plan = {"report": {"primary": "test/miou", "smallest_effect": 0.02}}
+    report = simple_study(new_ledger(), metrics_of, scores, **plan)
+    assert cells(report, 0, "a")["verdict"] == "better, within the smallest effect"
+    scores["a"] = [0.05, 0.35, 0.2, 0.5]
+    plan = {"report": {"primary": "test/miou", "smallest_effect": 0.001}}
+    report = simple_study(new_ledger("b"), metrics_of, scores, **plan)
+    assert cells(report, 0, "a")["verdict"] == "undecided (>1000 seeds)"

@@ -100,3 +100,31 @@ def test_every_level_has_its_own_frequencies(new_ledger: Begin) -> None:
     ]
     assert [row[1] for row in tables[1].rows] == ["90 %", "9.5 %", ".5 %"]
     assert tables[1].title == "Per class, a description without tests (data.imbalance=100)"
+
+
+def test_where_seeds_draw_which_class_is_frequent_a_class_is_a_rank(new_ledger: Begin) -> None:
+    writer = new_ledger()
+    writer.open(arms=("sar", "plain"), levels=("",), seeds=2, trials_per_arm=0)
+    counts = {0: [9000, 900, 90, 9], 1: [9000, 9, 900, 90]}  # ground is the head of both
+    scores = {0: [0.9, 0.8, 0.4, 0.0], 1: [0.9, 0.1, 0.6, 0.2]}
+    for arm, lead in (("sar", 0.0), ("plain", 0.05)):
+        for seed in (0, 1):
+            trial = f"{arm}-{seed}"
+            names = ("ground", "a", "b", "c")
+            found = {
+                f"test/iou/{name}": value + lead for name, value in zip(names, scores[seed], strict=True)
+            }
+            writer.claim(arm, "", seed, trial)
+            writer.finish(trial, {"test/miou": 0.5, **found})
+            folder = Path(writer.study) / "trials" / trial / "attempt-1"
+            folder.mkdir(parents=True)
+            kept = np.array([*found.values()], dtype=np.float32)
+            np.savez(folder / "geometry.npz", train_counts=np.array(counts[seed]), iou=kept)
+    report = make_report(writer.study)
+    table = table_of(report)
+    assert [row[0] for row in table.rows] == ["rank 1 (ground)", "rank 2", "rank 3", "rank 4"]
+    frame = report.frames["per_class.csv"].filter(arm="sar")
+    assert frame["train_count"].to_list() == [9000.0, 900.0, 90.0, 9.0]
+    assert frame["mean"].to_list() == pytest.approx([0.9, 0.7, 0.3, 0.05])
+    assert report.frames["per_class.csv"].filter(arm="plain")["diff"].to_list() == pytest.approx([0.05] * 4)
+    assert any("Each seed draws anew which class is frequent" in note for note in table.notes)

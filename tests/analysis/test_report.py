@@ -141,7 +141,7 @@ def test_a_running_study(new_ledger: Begin, whole_study: Any) -> None:
     assert cells(report, 0, "no_pull")["seeds"] == "3 of 8, 1 diverged, 4 to come"
     assert cells(report, 1, "sar")["seeds"] == "4 of 8, 4 to come"
     assert report.missing[0].startswith("Interim: 32 of 64 confirm trials have ended.")
-    assert cells(report, 0, "no_pull")["verdict"] == "no mark (diverged)"  # 1 of the 4 that ended
+    assert cells(report, 0, "no_pull")["verdict"] == "no mark (lost seeds)"  # 1 of the 4 that ended
 
 
 def test_one_seed_has_a_mean_without_interval_and_no_verdict(new_ledger: Begin, metrics_of: Any) -> None:
@@ -164,7 +164,7 @@ def test_too_many_lost_seeds_give_no_mark(new_ledger: Begin, metrics_of: Any) ->
     scores = {"sar": [0.1, 0.11, 0.12, 0.1, 0.13], "a": [0.51, 0.5, 0.52, nan, nan]}
     report = simple_study(new_ledger(), metrics_of, scores)
     row = cells(report, 0, "a")
-    assert (row["verdict"], row["seeds"]) == ("no mark (diverged)", "3 of 5, 2 not finite")
+    assert (row["verdict"], row["seeds"]) == ("no mark (lost seeds)", "3 of 5, 2 not finite")
     scores["a"] = [0.51, 0.5, 0.52, 0.5, nan]
     assert cells(simple_study(new_ledger("b"), metrics_of, scores), 0, "a")["verdict"] == "better"
 
@@ -208,7 +208,7 @@ def test_the_caption_says_what_scores_average_and_how_proposals_were_scored(
 ) -> None:
     writer = new_ledger()
     whole_study(writer)
-    assert make_report(writer.study).caption[1:3] == [
+    assert make_report(writer.study).caption[1:4:2] == [
         "miou is the mean over 10 of 11 classes.",
         "Conditional on the tuned configurations: 2 search trials per arm, one seed each, 600 steps.",
     ]
