@@ -21,7 +21,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 STUDY = """\
 # Does anything get lost?
 study: chaos
-base: [data=digit_scenes, model=fcn_test_efficientnet, data.num_train=32, data.num_eval=100,
+base: [data=digit_scenes, model=fcn_test_efficientnet, data.num_train=32, data.num_eval={num_eval},
        training.steps={steps}, training.eval_every=4, training.batch_size=4]
 ablation:
   reference: cross_entropy
@@ -39,6 +39,7 @@ confirm: {{seeds: {seeds}}}
 max_failures: {max_failures}
 """
 DEFAULTS: dict[str, Any] = {
+    "num_eval": 100,
     "steps": 24,
     "search": 10,
     "batch": 5,

@@ -19,6 +19,7 @@ from tests.titles import TRIAL_HOSTS, titled
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 HALVING = {
+    "num_eval": 500,
     "steps": 16,
     "search": 12,
     "batch": 4,
