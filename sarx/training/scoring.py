@@ -100,12 +100,16 @@ def evaluate_checkpoint(
                 write_labels(folder / "labels", str(name), label_values(config.data, prediction.numpy()))
     (folder / f".{COUNTS}").replace(folder / COUNTS)
     metrics = scores(total, data, split)
-    record: dict[str, Any] = {"checkpoint": str(path), "data": data.fingerprint, "role": config.role}
-    record |= {"split": split, "evaluation": mode, "changed": changed, "metrics": metrics}
-    record |= {"note": SEEN} if seen else {}
-    (folder / METRICS).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    record = {"checkpoint": str(path), "data": data.fingerprint, "role": config.role, "split": split}
+    how: dict[str, Any] = {"evaluation": mode, "changed": changed, "metrics": metrics}
+    write_record(folder, record | how | ({"note": SEEN} if seen else {}))
     print_result(metrics, folder, split)
     return metrics
+
+
+def write_record(folder: Path, record: dict[str, Any]) -> None:
+    """Write the scores and how they came about."""
+    (folder / METRICS).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
 def to_predict(config: TrainConfig, images: str) -> FileSplit:

@@ -517,7 +517,9 @@ def mistaken(name, rng):
 
 # ---------------------------------------------------------------- the test
 
-OTHERS = ["changed"] * len(CLASSES) + ["damaged"] * (len(CLASSES) // 3)
+# Hypothesis draws numbers that stand in the modules loaded so far, so what is drawn depends on earlier tests:
+# studies that make sense are half of all, to be well above the share that must be plans whatever is drawn.
+OTHERS = ["changed"] * (4 * len(CLASSES) // 3) + ["damaged"] * (len(CLASSES) // 3)
 
 
 def outcome(file, raw):
@@ -569,4 +571,4 @@ def test_a_plan_or_one_user_error(tmp_path, monkeypatch):
     check()
     assert set(seen) == set(CLASSES)
     assert sum(outcomes.values()) >= RUNS
-    assert outcomes["plan"] >= 0.25 * sum(outcomes.values())
+    assert outcomes["plan"] >= 0.3 * sum(outcomes.values())
