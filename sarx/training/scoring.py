@@ -88,28 +88,45 @@ def evaluate_checkpoint(
     seen = split == "val" and not selects(config.data, config.role)
     if seen:
         print(SEEN, flush=True)
-    total = torch.zeros(data.num_classes, data.num_classes, dtype=torch.int64)
-    with (folder / f".{COUNTS}").open("w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file)
-        table.writerow(["image", "class", "intersection", "predicted", "true"])
-        for index, matrix, prediction in per_image(module, samples, data, device):
-            total += matrix
-            name = samples.images[index] if isinstance(samples, FileSplit) else str(index)
-            table.writerows(counts_of(str(name), matrix, data))
-            if labels:
-                write_labels(folder / "labels", str(name), label_values(config.data, prediction.numpy()))
-    (folder / f".{COUNTS}").replace(folder / COUNTS)
+    per = per_image(module, samples, data, device)
+    total = write_counts(folder, per, samples, data, config if labels else None)
     metrics = scores(total, data, split)
-    record = {"checkpoint": str(path), "data": data.fingerprint, "role": config.role, "split": split}
-    how: dict[str, Any] = {"evaluation": mode, "changed": changed, "metrics": metrics}
-    write_record(folder, record | how | ({"note": SEEN} if seen else {}))
+    record: dict[str, Any] = {"checkpoint": str(path), "data": data.fingerprint, "role": config.role}
+    record |= {"split": split, "evaluation": mode, "changed": changed, "metrics": metrics}
+    record |= {"note": SEEN} if seen else {}
+    (folder / METRICS).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     print_result(metrics, folder, split)
     return metrics
 
 
-def write_record(folder: Path, record: dict[str, Any]) -> None:
-    """Write the scores and how they came about."""
-    (folder / METRICS).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+def write_counts(
+    folder: Path,
+    results: Iterator[tuple[int, Tensor, Tensor]],
+    samples: Split | FileSplit,
+    data: DataSet,
+    labels: TrainConfig | None,
+) -> Tensor:
+    """Write the counts of each image and class; return the confusion matrix of all, int64 (C, C).
+
+    Args:
+        folder: Where to.
+        results: Of ``per_image``.
+        samples: The images.
+        data: Description of the data set.
+        labels: Options of the trial, if predictions are to be written as label images too.
+    """
+    total = torch.zeros(data.num_classes, data.num_classes, dtype=torch.int64)
+    with (folder / f".{COUNTS}").open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(["image", "class", "intersection", "predicted", "true"])
+        for index, matrix, prediction in results:
+            total += matrix
+            name = samples.images[index] if isinstance(samples, FileSplit) else str(index)
+            table.writerows(counts_of(str(name), matrix, data))
+            if labels is not None:
+                write_labels(folder / "labels", str(name), label_values(labels.data, prediction.numpy()))
+    (folder / f".{COUNTS}").replace(folder / COUNTS)
+    return total
 
 
 def to_predict(config: TrainConfig, images: str) -> FileSplit:
