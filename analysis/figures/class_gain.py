@@ -89,7 +89,7 @@ def class_gain(sources: Sources) -> list[Drawing]:
         rows = [row for row in sources.comparison.rows if row.level == level and not row.is_reference]
         gains = {row.arm: gains_of(found, row.arm, study.reference) for row in rows if not row.identical_to}
         known = {arm: gain for arm, gain in gains.items() if gain is not None}
-        if known and not all(equally_frequent(gain.counts[~gain.unscored]) for gain in known.values()):
+        if known and not all(_flat(gain) for gain in known.values()):
             drawings += _level(study, level, found, known, names[level])
     return drawings
 
@@ -111,6 +111,12 @@ def gains_of(found: PerClass, arm: str, reference: str) -> Gains | None:
         gain_KC, counts_KC = ranked(gain_KC, order), ranked(counts_KC, order)
     mean, _, _, low, high = mean_interval(gain_KC.T)
     return Gains(names, unscored, counts_KC.mean(axis=0), mean, low, high, len(seeds))
+
+
+def _flat(gain: Gains) -> bool:
+    """Return whether the classes that count are about equally frequent: nothing stands against frequency."""
+    counts = gain.counts[~gain.unscored]
+    return len(counts) > 1 and equally_frequent(counts)
 
 
 def _level(study: Study, level: str, found: PerClass, gains: dict[str, Gains], name: str) -> list[Drawing]:

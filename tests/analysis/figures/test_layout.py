@@ -47,8 +47,7 @@ def test_fourteen_arms_at_six_levels(study: Begin, problems: Any, name: str) -> 
     check(study(arms=ARMS, levels=LEVELS, seeds=2), name, problems)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("classes", [2, 19, 150])
+@pytest.mark.parametrize("classes", [2, *(pytest.param(many, marks=pytest.mark.slow) for many in (19, 150))])
 @pytest.mark.parametrize("name", ["class_gain", "confusion"])
 def test_any_number_of_classes(study: Begin, problems: Any, name: str, classes: int) -> None:
     names = tuple(f"class with a name {place}" for place in range(classes))
