@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from analysis.search_plan import without_defaults
 
@@ -26,24 +26,34 @@ _WATCHED = {
     "plan": True,
     "cited": False,  # others' numbers: nothing that is measured changes
 }
-KNOWN = "after confirm results were known"
+_WORDS = ("question", "cited")
 _ABSENT_IN_OLD_LEDGERS = ("plan",)
 
 
-def changes_and_looks(
-    payloads: Sequence[Payload], seqs: Sequence[int], first_result: int | None
-) -> tuple[tuple[str, ...], dict[int, int]]:
-    """Return one sentence for each change between two starts, and the starts that count as looks.
+class Changes(NamedTuple):
+    """What changed between two starts.
+
+    Attributes:
+        sentences: one for each change.
+        late: those of changes made after confirm results were known, but for changes of words alone.
+        looks: the number of each start that counts as a look, with its ``seq``.
+    """
+
+    sentences: tuple[str, ...]
+    late: tuple[str, ...]
+    looks: dict[int, int]
+
+
+def changes_and_looks(payloads: Sequence[Payload], seqs: Sequence[int], first_result: int | None) -> Changes:
+    """Return what changed between two starts, and which of them count as looks.
 
     Args:
         payloads: of the ``study_opened`` events, in order.
         seqs: their ``seq``.
         first_result: ``seq`` of the first finished confirm trial; None without any.
-
-    Returns:
-        The sentences, and the number of each start that counts as a look, with its ``seq``.
     """
     changes: list[str] = []
+    late: list[str] = []
     looks: dict[int, int] = {}
     payloads = [_cited_apart(without_defaults(payload)) for payload in payloads]
     for number, (before, after, seq) in enumerate(
@@ -52,31 +62,21 @@ def changes_and_looks(
         changed = [key for key in _WATCHED if _differs(key, before, after)]
         known = first_result is not None and first_result < seq
         again = _code_change(before, after)
-        retried = bool(again) or any(_WATCHED[key] for key in changed) or _reconsidered(before, after)
+        retried = again != "" or any(_WATCHED[key] for key in changed) or _reconsidered(before, after)
         looks |= {number: seq} if known and retried else {}
-        when = KNOWN if known else "before any confirm result"
-        sentences = [_change(key, before, after) for key in changed] + again
-        changes += [f"start {number}, {when}: {sentence}" for sentence in sentences]
+        when = "after confirm results were known" if known else "before any confirm result"
+        sentences = {key: _change(key, before, after) for key in changed}
+        if again:
+            sentences["code"] = again
+        changes += [f"start {number}, {when}: {sentence}" for sentence in sentences.values()]
+        if known:
+            late += [f"start {number}, {text}" for key, text in sentences.items() if key not in _WORDS]
         kept = _code(after).get("kept") or []
         if kept:
             changes.append(
                 f"start {number}: the training code had changed ({', '.join(kept)}) and trials were kept"
             )
-    return tuple(changes), looks
-
-
-def late_changes(study: Any) -> list[str]:
-    """Return the changes made after confirm results were known, but for those of words: question, cited rows.
-
-    Args:
-        study: With ``changes``, as ``changes_and_looks`` writes them.
-    """
-    late = [change.partition(f", {KNOWN}: ") for change in study.changes]
-    return [
-        f"{start}, {what}"
-        for start, known, what in late
-        if known and not what.startswith(("question ", "cited "))
-    ]
+    return Changes(tuple(changes), tuple(late), looks)
 
 
 def planned_looks(payloads: Sequence[Payload], seqs: Sequence[int], first_result: int | None) -> int:
@@ -193,18 +193,18 @@ def _moved(name: str, old: object, new: object) -> str:
     return f"{name}: removed {_plain(old)}" if new is None else f"{name} {_plain(old)} -> {_plain(new)}"
 
 
-def _code_change(before: Payload, after: Payload) -> list[str]:
-    """Say that the code which identifies the trials changed: none of the earlier trials counts any more.
+def _code_change(before: Payload, after: Payload) -> str:
+    """Say that the code which identifies trials changed, so that no earlier one counts any more; else ''.
 
     Training all arms again with other code is a second draw, whatever the reason for the change.
     """
     old, new = _code(before), _code(after)
     if not (old.get("digest") and new.get("digest")) or old["digest"] == new["digest"]:
-        return []
+        return ""
     files = [code.get("files") or {} for code in (old, new)]
     count = sum(files[0].get(path) != files[1].get(path) for path in {*files[0], *files[1]})
     number = f" ({count} file{'s' if count > 1 else ''})" if count else ""
-    return [f"training code changed{number}, everything trained again"]
+    return f"training code changed{number}, everything trained again"
 
 
 def _code(payload: Payload) -> Payload:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import polars as pl
 
-from analysis.changes import late_changes
 from analysis.line import NOT_APPLICABLE, NOT_KNOWN, Line, answered, between, shortened
 from analysis.numbers import number
 from analysis.packed import begins_with
@@ -145,7 +144,7 @@ def looks(sources: Sources) -> Line:
     count = len(study.changes)
     changes = f"{count} change{'s' if count > 1 else ''}" if count else "no change"
     evidence = f"{starts} start{'s' if starts > 1 else ''}, {changes} of the plan"
-    if late := late_changes(study):
+    if late := study.late_changes:
         times = f"; {study.looks} looks: p values are multiplied by {study.looks}" if study.looks > 1 else ""
         return answered(question, False, f"{evidence}; after results were known: {shortened(late)}{times}.")
     planned = len(study.planned_looks)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 YES, NO, NOT_APPLICABLE, NOT_KNOWN = "yes", "no", "not applicable", "not known"
@@ -21,7 +21,7 @@ def answered(question: str, good: bool | None, evidence: str) -> Line:
     return Line(question, NOT_KNOWN if good is None else YES if good else NO, evidence)
 
 
-def shortened(names: list[str], most: int = 6) -> str:
+def shortened(names: Sequence[str], most: int = 6) -> str:
     """Return the first names, and how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from analysis.changes import late_changes
 from analysis.claims import Opening
 from analysis.comparison import Comparison
 from analysis.missing import confirm_progress
@@ -45,7 +44,7 @@ def methods(sources: Sources) -> str:
     sentences += _tuned(sources, opening, interim)
     sentences += _confirmed(sources, interim)
     sentences += _tested(study, comparison)
-    if late := late_changes(study):
+    if late := study.late_changes:
         sentences.append(f"After confirm results were known the plan changed ({'; '.join(late)}).")
     sentences += _outcome(study, comparison, interim)
     sentences += _software(sources)

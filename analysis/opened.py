@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 
-from analysis.changes import changes_and_looks, planned_looks
+from analysis.changes import Changes, changes_and_looks, planned_looks
 from analysis.claims import Opening
 from analysis.errors import UserError
 from analysis.search_plan import Goal, SearchPlan, read_goals
@@ -65,6 +65,7 @@ class Study:
         components: the levels of every component, the first is the component present.
         scores: what the mean score averages over, '' if that needs no saying.
         changes: one sentence for each thing that changed between two starts.
+        late_changes: those of them that were made after confirm results were known, but for words alone.
         held_out: whether the selection split is a part of the training images; confirm trains on them all.
         orientation: arm -> what others reach on ``primary`` with its settings.
         looks: the planned ones, at least 1, + the number of such changes, made after confirm results were
@@ -99,6 +100,7 @@ class Study:
     search: SearchPlan = field(default_factory=SearchPlan)
     components: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     changes: tuple[str, ...] = field(default=())
+    late_changes: tuple[str, ...] = field(default=())
     looks: int = 1
     look_starts: Mapping[int, int] = field(default_factory=dict)
     planned_looks: tuple[int, ...] = ()
@@ -156,9 +158,9 @@ def read_study(events: pl.DataFrame) -> Study:
     finished = of_kind(events, "trial_finished").filter(pl.col("phase") == CONFIRM)["seq"]
     first_result = finished.min()
     first, seqs = first_result if isinstance(first_result, int) else None, opened["seq"].to_list()
-    changes, looks = changes_and_looks(payloads, seqs, first)
+    changed = changes_and_looks(payloads, seqs, first)
     planned = max(1, planned_looks(payloads, seqs, first))
-    return _study(payloads[-1], Opening(events).plan, changes, looks, planned)
+    return _study(payloads[-1], Opening(events).plan, changed, planned)
 
 
 def _payload(seq: int, text: str | None) -> dict[str, Any]:
@@ -179,8 +181,7 @@ def _payload(seq: int, text: str | None) -> dict[str, Any]:
 def _study(
     payload: dict[str, Any],
     search: SearchPlan,
-    changes: tuple[str, ...],
-    looks: Mapping[int, int],
+    changed: Changes,
     planned: int,
 ) -> Study:
     """Build the study from the last payload; ``planned`` is the number of looks that were planned."""
@@ -222,9 +223,10 @@ def _study(
         goals=read_goals(payload),
         search=search,
         components=components,
-        changes=changes,
-        looks=planned + len(looks),
-        look_starts=looks,
+        changes=changed.sentences,
+        late_changes=changed.late,
+        looks=planned + len(changed.looks),
+        look_starts=changed.looks,
         planned_looks=tuple(payload.get("looks") or ()),
         planned_seeds=payload["seeds"],
         orientation=dict(report.get("orientation") or {}),

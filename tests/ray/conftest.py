@@ -18,8 +18,8 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 STUDY = """\
 # Does the machinery work?
 study: tiny
-base: [data=digit_scenes, model=fcn_test_efficientnet, data.num_train=32, training.steps={steps},
-       training.eval_every=2, training.batch_size=4]
+base: [data=digit_scenes, model=fcn_test_efficientnet, data.num_train=32, data.num_eval={num_eval},
+       training.steps={steps}, training.eval_every=2, training.batch_size=4]
 ablation:
   reference: cross_entropy
   arms:
@@ -35,12 +35,15 @@ confirm: {{seeds: 3}}
 
 
 class Host:
-    """Runs sarx.tune on one study with its own storage and witness file."""
+    """Runs sarx.tune on one study with its own storage and witness file.
 
-    def __init__(self, folder: Path, steps: int = 4) -> None:
+    Few images are scored; tests that act from another process while a study runs take more, for time.
+    """
+
+    def __init__(self, folder: Path, steps: int = 4, num_eval: int = 100) -> None:
         self.folder = folder
         self.study = folder / "tiny.yaml"
-        self.study.write_text(STUDY.format(steps=steps))
+        self.study.write_text(STUDY.format(steps=steps, num_eval=num_eval))
         self.storage = folder / "results"
         self.witness = folder / "witness.txt"
         self.environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"} | {

@@ -116,7 +116,7 @@ class Place:
 
 @pytest.fixture
 def place(host, tmp_path):
-    one = host("bare", steps=12)
+    one = host("bare", steps=12, num_eval=500)
     hosts = Hosts(4, tmp_path)
     servers = {}
     try:

@@ -145,7 +145,7 @@ def running(store):
 
 
 def test_a_host_is_cut_off_and_comes_back_and_a_worker_is_killed(host, hosts, store):
-    one = host(steps=16)
+    one = host(steps=16, num_eval=500)
     text = one.study.read_text()
     one.study.write_text(text + "resources: {num_workers: 2, placement: spread}\nmax_failures: 1\n")
     environment = one.environment | store.environment | {"RAY_USAGE_STATS_ENABLED": "0"}

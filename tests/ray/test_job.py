@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 @pytest.fixture
 def cluster(host, tmp_path):
-    one = host("job", steps=12)
+    one = host("job", steps=12, num_eval=500)
     (port,) = unused_ports(1)
     environment = one.environment | {"RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{port}"}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"

@@ -26,7 +26,7 @@ def stored(host, monkeypatch, tmp_path):
     """Return a host whose storage is on a server, with its URL."""
     with s3_server.s3_server() as port:
         s3_server.make_bucket(port, "bucket")
-        one, url = host(steps=12), Url("s3", "bucket", "some/where")
+        one, url = host(steps=12, num_eval=500), Url("s3", "bucket", "some/where")
         settings = s3_server.environment(port) | {
             "SARX_STORAGE": str(url),
             "SARX_CACHE": str(tmp_path / "cache"),
