@@ -53,10 +53,16 @@ def scored_trials(events: pl.DataFrame, study: Study) -> pl.DataFrame:
     )
 
 
-def course_table(study: Study, scored: pl.DataFrame) -> Table | None:
+def course_table(study: Study, searched: pl.DataFrame, scored: pl.DataFrame) -> Table | None:
     """Return the best score of each arm after 1, 2, 4, ... proposals and after all; None for one proposal.
 
-    With several searches of an arm the mean over those that have a score by then.
+    With several searches of an arm the mean over those that have a score by then. Nothing stands where a
+    proposal up to there is not decided yet.
+
+    Args:
+        study: the plan.
+        searched: the frame of ``results.search_trials``.
+        scored: that of ``scored_trials``.
     """
     if study.trials_per_arm < 2:
         return None
@@ -64,17 +70,27 @@ def course_table(study: Study, scored: pl.DataFrame) -> Table | None:
     counts.append(study.trials_per_arm)
     best = pl.col("value").max() if study.mode == "max" else pl.col("value").min()
     found: dict[tuple[str, str, int], float] = {}
+    decided = searched.filter(~pl.col("state").is_in(["running", "waiting"]))
     for count in counts:
-        so_far = scored.filter(pl.col("index") < count).group_by(SEARCH).agg(best)
-        for level, arm, mean in so_far.group_by(ROW).agg(pl.col("value").mean()).iter_rows():
-            found[level, arm, count] = mean
+        known = decided.filter(pl.col("index") < count).group_by(ROW).len()
+        whole = known.filter(pl.col("len") == count * study.search.repeats)
+        so_far = scored.filter(pl.col("index") < count).join(whole, on=ROW, how="semi")
+        means = so_far.group_by(SEARCH).agg(best).group_by(ROW).agg(pl.col("value").mean())
+        found |= {(level, arm, count): mean for level, arm, mean in means.iter_rows()}
     rows = [
         [full_name(arm.arm, arm.level), *(number(found.get((arm.level, arm.arm, n)), 4) for n in counts)]
         for arm in study.arms
         if arm.parameters and not study.is_follower(arm)
     ]
     title = f"Course of the search: best {study.objective} after so many proposals (no results)"
-    return Table(title, ["arm", *(f"after {count}" for count in counts)], rows)
+    return Table(
+        title,
+        ["arm", *(f"after {count}" for count in counts)],
+        rows,
+        notes=("-: not all of these proposals are decided yet, or none of them has a score.",)
+        if any("-" in row for row in rows)
+        else (),
+    )
 
 
 def best_ranges(study: Study, scored: pl.DataFrame) -> dict[tuple[str, str, int], str]:

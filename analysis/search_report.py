@@ -6,7 +6,7 @@ import polars as pl
 
 from analysis.importance import importance_table
 from analysis.opened import Study
-from analysis.results import winner_table
+from analysis.results import search_trials, winner_table
 from analysis.scored import best_ranges, course_table, edge_statement, edge_table, edges, scored_trials
 from analysis.search_tables import search_table, winners_table
 from analysis.table import Table
@@ -31,7 +31,7 @@ def search_report(
         search_table(study, searches),
         winners_table(study, winners, best_ranges(study, scored)),
         edge_table(study, edges(study, winners)),
-        course_table(study, scored),
+        course_table(study, search_trials(events), scored),
         important,
     ]
     statements = edge_statement(study, winners) + statements

@@ -48,6 +48,21 @@ def test_the_course_of_a_goal_to_minimise_and_of_lost_trials(start: Any, shown: 
     assert (row["after 1"], row["after 2"], row["after 4"]) == ("-", ".5000", ".3000")
 
 
+def test_the_course_shows_nothing_beyond_what_is_decided(start: Any, shown: Any) -> None:
+    found = shown(start().run(by_index, limit=7))
+    rows = {row["arm"]: [row[f"after {count}"] for count in (1, 2, 4)] for row in found.extra("Course")}
+    decided = found.events.filter(event="trial_finished")["trial_id"].to_list()
+    for arm, cells in rows.items():
+        events = found.events.filter(event="proposed", arm=arm).sort("index")
+        known = [trial in decided for trial in events["trial_id"].to_list()]
+        expected = [
+            number(max(SCORES[:n]), 4) if all(known[:n]) and len(known) >= n else "-" for n in (1, 2, 4)
+        ]
+        assert cells == expected
+    assert any("-" in cells for cells in rows.values())
+    assert any(cells[0] != "-" for cells in rows.values())
+
+
 def test_several_searches_are_averaged(start: Any, shown: Any, text: str) -> None:
     def outcome(segment: Any) -> float:
         return int(segment.trial_id, 16) % 997 / 997
