@@ -60,7 +60,7 @@ def level_table(study: Study, comparison: Comparison, searches: pl.DataFrame, le
         if row.level != level:
             continue
         main = cells[row.arm, study.primary]
-        if verdict_text(comparison, position).startswith("better") and not _doubted(comparison, position):
+        if verdict_text(comparison, position).startswith("better") and not doubted(comparison, position):
             bold |= {(len(rows), columns.index("difference")), (len(rows), columns.index("verdict"))}
         if position in comparison.best:
             bold.add((len(rows), columns.index(study.primary)))
@@ -126,7 +126,7 @@ def verdict_text(comparison: Comparison, position: int) -> str:
     return f"{word} ({many} seeds)" if seeds else word
 
 
-def _doubted(comparison: Comparison, position: int) -> bool:
+def doubted(comparison: Comparison, position: int) -> bool:
     """Return whether the sign flips do not bear out the verdict of a row."""
     tested = comparison.verdict_of(position)
     return tested is not None and comparison.verdicts.doubted[tested]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 import polars as pl
@@ -14,6 +15,7 @@ from analysis.figures.style import FAINT, GREY, INK, SMALL, VERDICTS, Mark, at_l
 from analysis.numbers import decimals_for, interval
 from analysis.opened import Study
 from analysis.sources import Sources
+from analysis.table import doubted
 
 ROW = 0.25
 """Inches of one arm."""
@@ -26,6 +28,8 @@ def forest_plot(sources: Sources) -> list[Drawing]:
     known = rows.filter(pl.col("diff").is_not_null())
     if known.is_empty():
         return []
+    comparison = sources.comparison
+    unsure = {(row.level, row.arm) for place, row in enumerate(comparison.rows) if doubted(comparison, place)}
     arms = {level: rows.filter(level=level)["arm"].to_list() for level in study.levels}
     most = max(map(len, arms.values()))
     alike = len({tuple(names) for names in arms.values()}) == 1
@@ -34,7 +38,7 @@ def forest_plot(sources: Sources) -> list[Drawing]:
         study.levels, (width, 0.45 + ROW * most), columns=3, margins=(1.7, 0.85), sharey=alike
     ):
         for panel, level in zip(page.panels, page.items, strict=True):
-            _panel(panel, study, level, rows.filter(level=level))
+            _panel(panel, study, level, rows.filter(level=level), unsure)
         better = "right" if study.higher_is_better else "left"
         page.figure.supxlabel(
             f"{short(study.primary, 40)}: arm minus {short(study.reference)} ({better} is better)"
@@ -47,13 +51,15 @@ def forest_plot(sources: Sources) -> list[Drawing]:
                 f"Differences to {study.reference}{page.part}",
                 _alt(study, known),
                 page.figure,
-                _caption(study),
+                _caption(study, bool(unsure)),
             )
         )
     return found
 
 
-def _panel(panel: Axes, study: Study, level: str, rows: pl.DataFrame) -> None:
+def _panel(
+    panel: Axes, study: Study, level: str, rows: pl.DataFrame, unsure: AbstractSet[tuple[str, str]]
+) -> None:
     """Draw one level: a line per arm, the reference at 0, the range of no effect shaded."""
     if study.smallest_effect:
         panel.axvspan(-study.smallest_effect, study.smallest_effect, color=FAINT, alpha=0.5, linewidth=0)
@@ -61,10 +67,12 @@ def _panel(panel: Axes, study: Study, level: str, rows: pl.DataFrame) -> None:
     for place, record in enumerate(rows.iter_rows(named=True)):
         if record["diff"] is not None:
             _arm(panel, place, record, VERDICTS[_kind(record["verdict"])])
+        remarks = ["flips ?"] if (level, record["arm"]) in unsure else []
         if record["diff"] is None or record["n_pairs"] < study.seeds:
-            text = f"{record['n_pairs']} of {study.seeds}"
+            remarks.insert(0, f"{record['n_pairs']} of {study.seeds}")
+        if remarks:
             panel.annotate(
-                text,
+                ", ".join(remarks),
                 (1, place),
                 (2, 0),
                 xycoords=panel.get_yaxis_transform(),
@@ -109,8 +117,8 @@ def _alt(study: Study, known: pl.DataFrame) -> str:
     )
 
 
-def _caption(study: Study) -> str:
-    """Return how the figure was computed."""
+def _caption(study: Study, unsure: bool) -> str:
+    """Return how the figure was computed; ``unsure``: whether sign flips leave some verdict in doubt."""
     shaded = (
         f" Shaded: differences below the smallest effect that matters, {study.smallest_effect:g}."
         if study.smallest_effect
@@ -119,5 +127,6 @@ def _caption(study: Study) -> str:
     return (
         f"Mean paired difference of {study.primary} over the confirm seeds that arm and reference finished, "
         "with its 95 % t interval, which is not corrected for the number of rows; the verdict, by colour and "
-        f"shape, is.{shaded} At the right: pairs of seeds, where some are missing."
+        f"shape, is.{shaded} At the right: pairs of seeds, where some are missing"
+        + ("; flips ?: significant by t, but not by joint sign flips, which could reject." if unsure else ".")
     )

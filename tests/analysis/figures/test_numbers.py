@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -68,6 +69,17 @@ def test_forest_shows_paired_means_intervals_and_verdicts(study: Begin) -> None:
             assert mean.get_marker() == VERDICTS[words[level, arm]].marker
         assert f"{len(differences(written, level, 'no_pull', 5))} of 5" in [t.get_text() for t in panel.texts]
     assert "no_pull (model=small) " in drawing.alt
+
+
+def test_forest_says_which_verdicts_sign_flips_leave_in_doubt(study: Begin) -> None:
+    sources = study(arms=ARMS, levels=("",), seeds=5, trials=2).sources
+    assert "flips ?" not in forest_plot(sources)[0].caption
+    comparison = sources.comparison
+    verdicts = replace(comparison.verdicts, doubted=[False, True])
+    (drawing,) = forest_plot(replace(sources, comparison=replace(comparison, verdicts=verdicts)))
+    remarks = {text.xy[1]: text.get_text() for text in drawing.figure.axes[0].texts}
+    assert remarks == {0: "3 of 5", 1: "flips ?"}  # of the first two seeds were lost
+    assert "flips ?: significant by t, but not by joint sign flips" in drawing.caption
 
 
 def test_every_seed_is_a_dot_and_joined_to_its_partner(study: Begin) -> None:
