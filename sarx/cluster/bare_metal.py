@@ -8,16 +8,20 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import json
+import os
 import re
+import secrets
 import shlex
 import socket
 import subprocess
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sarx.cluster.node import GCS_PORT
-from sarx.cluster.place import SETTINGS, Site, make_token
+from sarx.cluster.place import SETTINGS, Site
+from sarx.cluster.tokens import make_token
 from sarx.config.errors import UserError
 
 HOSTS = "hosts.txt"
@@ -133,9 +137,9 @@ def there(site: Site, *words: str) -> str:
     return f"cd {shlex.quote(folder)} && exec {shlex.join(['.venv/bin/python', *words])}"
 
 
-def node_command(site: Site, host: Host, head: Host | None) -> str:
-    """Return the shell command that starts the node of a host."""
-    words = ["-m", "sarx.cluster.node", "up", f"--ip={host.ip}"]
+def node_command(site: Site, host: Host, head: Host | None, cluster: str) -> str:
+    """Return the shell command that starts the node of a host; ``cluster`` tells ours from others."""
+    words = ["-m", "sarx.cluster.node", "up", f"--ip={host.ip}", f"--cluster={cluster}"]
     words += [f"--join={head.ip}:{GCS_PORT}"] if head else []
     words += [f"--cpus={host.cpus}"] if host.cpus is not None else []
     words += [f"--gpus={host.gpus}"] if host.gpus is not None else []
@@ -168,51 +172,65 @@ def up(site: Site, arguments: list[str]) -> None:
     head, *others = read_hosts(site.folder / HOSTS)
     make_token(site.token)
     started: dict[str, dict[str, Any]] = {}
+    cluster = secrets.token_hex(8)
     try:
-        start_group(site, [head], None, started)
-        start_group(site, others, head, started)
+        start_group(site, [head], None, cluster, started)
+        start_group(site, others, head, cluster, started)
     except BaseException:
         down(site)
         raise
     print(f"cluster up on {len(started)} hosts (token authentication on); head: {head.address}")
 
 
-def start_group(site: Site, group: list[Host], join: Host | None, started: dict[str, dict[str, Any]]) -> None:
+def start_group(
+    site: Site, group: list[Host], join: Host | None, cluster: str, started: dict[str, dict[str, Any]]
+) -> None:
     """Start the nodes of some hosts at once, and record them before and after.
+
+    A start that is still under way when this one is left ends itself, since its standard input does.
 
     Raises:
         UserError: Of the first that did not start, once all have answered.
     """
     record, token = record_of(site), site.token.read_text(encoding="utf-8")
-    started |= {host.address: {"ip": host.ip} for host in group}
+    started |= {host.address: {"ip": host.ip, "cluster": cluster} for host in group}
     record.write_text(json.dumps(started, indent=1), encoding="utf-8")
-    waiting = {host: launch(site, host, join, token) for host in group}
     troubles = []
-    for host, process in waiting.items():
-        try:
-            started[host.address] |= outcome(host, process)
-            print(f"{host.address}: a node is up", flush=True)
-        except UserError as error:
-            troubles.append(error)
+    with contextlib.ExitStack() as launches:
+        waiting = {}
+        for host in group:
+            command = ssh(site, host.address, node_command(site, host, join, cluster))
+            waiting[host] = launches.enter_context(launched(command, token))
+        for host, process in waiting.items():
+            try:
+                started[host.address] |= outcome(host, process)
+                print(f"{host.address}: a node is up", flush=True)
+            except UserError as error:
+                troubles.append(error)
     if troubles:
         raise troubles[0]
     record.write_text(json.dumps(started, indent=1), encoding="utf-8")
 
 
-def launch(site: Site, host: Host, join: Host | None, token: str) -> subprocess.Popen[str]:
-    """Start the node of a host; the token goes through standard input and is on no command line."""
-    process = subprocess.Popen(
-        ssh(site, host.address, node_command(site, host, join)),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdin is not None
-    with contextlib.suppress(BrokenPipeError):  # ssh has ended; what it said comes with its outcome
-        process.stdin.write(token + "\n")
-        process.stdin.flush()
-    return process
+@contextlib.contextmanager
+def launched(command: list[str], token: str) -> Iterator[subprocess.Popen[str]]:
+    """Run the start of a node; its standard input brings the token, and stays open while the block runs."""
+    inside, outside = os.pipe()
+    try:
+        process = subprocess.Popen(
+            command, stdin=inside, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+    finally:
+        os.close(inside)
+    try:
+        with contextlib.suppress(BrokenPipeError):  # ssh has ended; what it said comes with its outcome
+            os.write(outside, f"{token}\n".encode())
+        yield process
+    finally:
+        os.close(outside)
+        if process.poll() is None:
+            process.kill()
+            process.wait()
 
 
 def outcome(host: Host, process: subprocess.Popen[str]) -> dict[str, Any]:
@@ -224,7 +242,6 @@ def outcome(host: Host, process: subprocess.Popen[str]) -> dict[str, Any]:
     try:
         said, trouble = process.communicate(timeout=WAIT_S)
     except subprocess.TimeoutExpired:
-        process.kill()
         raise UserError(f"no answer within {WAIT_S:.0f} s", where=host.address) from None
     if process.returncode:
         raise UserError(trouble.strip() or f"ssh ended with {process.returncode}", where=host.address)
@@ -244,7 +261,7 @@ def down(site: Site) -> int:
     hosts: dict[str, Any] = json.loads(record.read_text(encoding="utf-8"))
     waiting = {
         address: subprocess.Popen(
-            ssh(site, address, there(site, "-m", "sarx.cluster.node", "down", f"--ip={entry['ip']}")),
+            ssh(site, address, there(site, "-m", "sarx.cluster.node", "down", *which(entry))),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -265,6 +282,12 @@ def down(site: Site) -> int:
         return 1
     record.unlink()
     return 0
+
+
+def which(entry: dict[str, Any]) -> list[str]:
+    """Return the words that name a node which is recorded, and spare that of another cluster."""
+    cluster = entry.get("cluster")
+    return [f"--ip={entry['ip']}", *([f"--cluster={cluster}"] if cluster else [])]
 
 
 def head_of(site: Site) -> str:

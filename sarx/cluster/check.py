@@ -9,10 +9,12 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sarx.cluster.findings import FAILED, OK, WARNING, Finding, judge
+from sarx.cluster.tokens import OWN
 
 if TYPE_CHECKING:
     from sarx.study.schema import Resources
@@ -23,7 +25,6 @@ PATIENCE_S = 90.0
 PINGS = 5
 MIB, TIMES = 64, 3
 NETWORK_S = 60.0
-TOKEN_FILE = Path("~/.ray/auth_token")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -99,10 +100,10 @@ def missing_token() -> Finding | None:
     """Return the finding that a cluster will refuse us for want of a token; None if there is one."""
     if os.environ.get("RAY_AUTH_MODE") != "token" or os.environ.get("RAY_AUTH_TOKEN"):
         return None
-    file = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or TOKEN_FILE).expanduser()
+    file = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or OWN).expanduser()
     if file.is_file() and file.stat().st_size:
         return None
-    cure = f"copy the head's {TOKEN_FILE} here (mode 600), or set RAY_AUTH_TOKEN_PATH to where it is"
+    cure = f"copy the head's {OWN} here (mode 600), or set RAY_AUTH_TOKEN_PATH to where it is"
     return Finding("token", FAILED, f"no token in {file}", cure)
 
 
@@ -162,6 +163,10 @@ def look_around(resources: Resources, root: Place, roots: Sequence[str]) -> list
     else:
         cure = "add nodes, or larger ones, or lower resources in the study"
         findings.append(Finding("resources", FAILED, missing(grown() or nodes(), resources), cure))
+    if kinds := grown():
+        text = f"not looked at: up to {len(kinds)} nodes that start when trials need them"
+        cure = "look again while a study runs"
+        findings.append(Finding("nodes", WARNING, text, cure))
     usable = {
         name: node["NodeID"]
         for name, node in known.items()
@@ -170,7 +175,10 @@ def look_around(resources: Resources, root: Place, roots: Sequence[str]) -> list
     free = free_gpus(known)
     places = meeting_places(usable, free, resources)
     if fit and places:
-        findings.append(network(places, resources.gpus_per_worker))
+        found = network(places, resources.gpus_per_worker)
+        if found.state == FAILED and resources.num_workers == 1:  # no trial of this study needs it
+            found = replace(found, state=WARNING)
+        findings.append(found)
     busy = [name for name in usable if resources.gpus_per_worker and gpus[name] >= 1 > free[name]]
     if busy and fit and meeting_places(usable, gpus, resources):
         text = f"not measured with the GPUs of {', '.join(busy)}: all are in use"

@@ -15,7 +15,8 @@ from typing import Any
 
 import yaml
 
-from sarx.cluster.place import Kind, Site, make_token, shown
+from sarx.cluster.place import Kind, Site, shown
+from sarx.cluster.tokens import make_token
 from sarx.config.errors import UserError
 
 KEYS = ("CONTEXT", "NAMESPACE", "SARX_STORAGE")
@@ -182,15 +183,27 @@ def down(site: Site) -> int:
     if not record_of(site).exists():
         print("no cluster of ours is up")
         return 0
-    named = [f"raycluster/{CLUSTER}", "networkpolicy/sarx", f"secret/{SECRET}"]
+    named, studies = [f"raycluster/{CLUSTER}"], running_studies(site)
+    if studies:
+        print(f"token and network policy stay for {' '.join(studies)}; when over, again: just down kuberay")
+    else:
+        named += ["networkpolicy/sarx", f"secret/{SECRET}"]
     code = subprocess.run(
         kubectl(site, "delete", "--ignore-not-found", "--wait", *named), check=False
     ).returncode
-    if code == 0:
+    if code == 0 and not studies:
         ends_it = shlex.join(kubectl(site, "delete", "-f", "clusters/kuberay/storage.yaml"))
         print(f"the volume with the results stays, for the next just up kuberay; this deletes it: {ends_it}")
         record_of(site).unlink()
     return code
+
+
+def running_studies(site: Site) -> list[str]:
+    """Return the RayJobs of the namespace that are not over: they present the token, too."""
+    state = '{range .items[*]}{.metadata.name}={.status.jobDeploymentStatus}{"\\n"}{end}'
+    found = ask(kubectl(site, "get", "rayjob", f"--output=jsonpath={state}"))
+    pairs = (line.partition("=") for line in found.splitlines())
+    return [f"rayjob/{name}" for name, _, status in pairs if status not in ("Complete", "Failed")]
 
 
 def shell(site: Site, command: str) -> list[str]:

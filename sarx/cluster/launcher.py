@@ -1,7 +1,7 @@
 """A Ray cluster in a cloud by Ray's cluster launcher; ``cluster.yaml`` says what nodes it has.
 
 ``up`` gives the cluster a name of its own and records it, so that two people, or two checkouts of one, do not
-mean the same cluster; the other words know no cluster but that one.
+mean the same cluster; the other words know no cluster but that one. They go by the file as it was then.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import getpass
 import re
 import secrets
+import shutil
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -17,13 +18,16 @@ from typing import Any
 
 import yaml
 
-from sarx.cluster.place import Kind, Site, make_token, shown
+from sarx.cluster.place import Kind, Site, shown
+from sarx.cluster.tokens import make_token
 from sarx.config.errors import UserError
 
 CLUSTER = "cluster.yaml"
 KEYS = ("SARX_STORAGE",)
 FILES = (CLUSTER, "place.env")
 LIBRARIES = {"aws": "boto3", "gcp": "googleapiclient"}
+ABSENT = re.compile(r"Head node of cluster .* not found!")
+"""What Ray's launcher says, and exits with 0."""
 NAME = re.compile(r"[a-z][a-z0-9-]{0,15}")
 """What the file may call its cluster: with our additions it must fit into a label of any cloud."""
 
@@ -55,6 +59,28 @@ def recorded(site: Site) -> str:
         raise UserError(
             f"no cluster is up from this checkout; start one with: just up {site.name}", where=site.name
         ) from None
+
+
+def kept_file(site: Site) -> Path:
+    """Return the copy of ``cluster.yaml`` from which the cluster was started, else the file."""
+    kept = site.state / CLUSTER
+    return kept if kept.exists() else site.folder / CLUSTER
+
+
+def keep_file(site: Site) -> None:
+    """Keep the file from which the cluster is started, for the words to come.
+
+    Raises:
+        UserError: If a cluster was started from here somewhere else.
+    """
+    now, before = read(site), yaml.safe_load(kept_file(site).read_text(encoding="utf-8"))
+    if now["provider"] != before["provider"]:
+        raise UserError(
+            f"is not that of {recorded(site)}, which was started from here; first: just down {site.name}",
+            where=shown(site.folder / CLUSTER),
+            key="provider",
+        )
+    shutil.copyfile(site.folder / CLUSTER, site.state / CLUSTER)
 
 
 def record_name(site: Site) -> None:
@@ -132,6 +158,7 @@ def up(site: Site, arguments: list[str]) -> None:
     _ = site.storage
     make_token(site.token)
     record_name(site)
+    keep_file(site)
     command = up_command(site, arguments)
     if code := subprocess.run(command, check=False).returncode:
         raise UserError(
@@ -150,26 +177,42 @@ def up_command(site: Site, arguments: list[str]) -> list[str]:
 
 def down_command(site: Site) -> list[str]:
     """Return what ends the cluster."""
-    return ray(site, "down", "--yes", str(site.folder / CLUSTER))
+    return ray(site, "down", "--yes", str(kept_file(site)))
 
 
 def down(site: Site) -> int:
-    """End the head and all workers of the cluster that was started from here."""
+    """End the head and all workers of the cluster that was started from here.
+
+    It stays recorded where the launcher finds no head: with other credentials it looks elsewhere.
+    """
     if not record_of(site).exists():
         print("no cluster of ours is up")
         return 0
     check_library(site)
-    code = subprocess.run(down_command(site), check=False).returncode
-    if code == 0:
+    name, absent = recorded(site), False
+    with subprocess.Popen(
+        down_command(site), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        for line in process.stdout or ():
+            print(line, end="", flush=True)
+            absent |= ABSENT.search(line) is not None
+    if absent:
+        print(
+            f"nothing was ended: with the credentials that are set now there is no head of {name}; use those "
+            f"of just up {site.name}, or, if the cluster is gone, delete {shown(record_of(site))}"
+        )
+        return 1
+    if process.returncode == 0:
         record_of(site).unlink()
-    return code
+        (site.state / CLUSTER).unlink(missing_ok=True)
+    return process.returncode
 
 
 def shell(site: Site, command: str) -> list[str]:
     """Return what runs a shell command on the head, in its container."""
-    return ray(site, "exec", str(site.folder / CLUSTER), command)
+    return ray(site, "exec", str(kept_file(site)), command)
 
 
 def forward(site: Site, local: int, remote: int) -> list[str]:
     """Return what keeps a tunnel open from a loopback port here to one of the head."""
-    return ray(site, "dashboard", f"--port={local}", f"--remote-port={remote}", str(site.folder / CLUSTER))
+    return ray(site, "dashboard", f"--port={local}", f"--remote-port={remote}", str(kept_file(site)))

@@ -22,6 +22,7 @@ from typing import Any
 
 from sarx.cluster.processes import alive, end, family, identity
 from sarx.cluster.resources import ENVIRONMENT
+from sarx.cluster.tokens import own_token
 from sarx.config.errors import UserError
 
 RECORD = Path(".sarx/cluster.json")
@@ -53,6 +54,8 @@ def up(port: int = DASHBOARD_PORT, cpus: int | None = None) -> None:
             "another with --port",
             where="just up",
         )
+    if RECORD.exists():  # its head has died; what else it started may live
+        end_recorded()
     RECORD.parent.mkdir(exist_ok=True)
     log = RECORD.parent / "cluster.log"
     deadline = time.monotonic() + WAIT_S
@@ -67,7 +70,7 @@ def up(port: int = DASHBOARD_PORT, cpus: int | None = None) -> None:
     print(f"cluster up: jobs and dashboard at http://127.0.0.1:{port} (token authentication on)")
     if port != DASHBOARD_PORT:
         print(f"first: export RAY_API_SERVER_ADDRESS=http://127.0.0.1:{port}")
-    print("next: ray job submit -- python -m sarx.tune search_spaces/ablation.yaml")
+    print("next: just job search_spaces/ablation.yaml")
 
 
 def came_up(port: int, log: Path, deadline: float, cpus: int | None = None) -> bool:
@@ -103,7 +106,7 @@ def start_head(
     bin_folder = Path(sys.executable).parent
     environment["PATH"] = f"{bin_folder}{os.pathsep}{environment['PATH']}"
     ray = str(bin_folder / "ray")
-    subprocess.run([ray, "get-auth-token", "--generate"], env=environment, check=True, capture_output=True)
+    own_token(make=True)
     options = {
         "node-ip-address": "127.0.0.1",
         "port": ports["gcs"],

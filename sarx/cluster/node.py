@@ -1,8 +1,9 @@
 """One Ray node on this host, started and ended over ssh: ``python -m sarx.cluster.node up | down --ip IP``.
 
 ``up`` reads the token as a line of its standard input, keeps it in a file of mode 600, records what it
-started in ``.sarx/nodes/IP/node.json`` of the folder it runs in, and prints that. ``down`` ends those
-processes and no others. Ports are fixed, so that a firewall can be told of them.
+started in ``.sarx/nodes/IP/node.json`` of the folder it runs in, and prints that. Where its standard input
+ends meanwhile, as with a lost connection, it ends what it started. ``down`` ends those processes and no
+others, and none of another cluster. Ports are fixed, so that a firewall can be told of them.
 """
 
 from __future__ import annotations
@@ -11,11 +12,16 @@ import argparse
 import json
 import os
 import shutil
+import signal
+import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +38,6 @@ PORTS = {
     "node-manager-port": 8077,
     "dashboard-agent-grpc-port": 8078,
     "runtime-env-agent-port": 8079,
-    "metrics-export-port": 8080,
     "dashboard-agent-listen-port": 52365,
     "min-worker-port": 10002,
     "max-worker-port": 19999,
@@ -52,36 +57,63 @@ def folder_of(ip: str) -> Path:
     return (STATE / "nodes" / ip.replace(":", "_")).resolve()
 
 
-def up(ip: str, join: str | None, token: str, cpus: int | None = None, gpus: int | None = None) -> Any:
-    """Start a node and wait until it takes part; return its record.
+@dataclass(frozen=True)
+class Wanted:
+    """A node to be.
 
     Args:
         ip: Address of this host that the others reach.
         join: IP:PORT of the head; None: this is the head.
         token: Of the cluster.
+        cluster: Which cluster it is for; '' is all the same.
         cpus: CPUs that it hands out; None: those of this host.
         gpus: GPUs likewise.
+    """
+
+    ip: str
+    join: str | None
+    token: str
+    cluster: str = ""
+    cpus: int | None = None
+    gpus: int | None = None
+
+
+def up(node: Wanted, left: Callable[[], bool]) -> Any:
+    """Start a node and wait until it takes part; return its record.
+
+    Args:
+        node: What to start.
+        left: Whether who asked for it is gone; the node then ends.
 
     Raises:
-        UserError: If a node of ours runs here already, the token is empty, or Ray does not start.
+        UserError: If a node of ours runs here already, the token is empty, a port is in use, or Ray does not
+            start.
     """
-    folder = folder_of(ip)
+    ip, folder = node.ip, folder_of(node.ip)
     path = folder / "node.json"
-    if path.exists() and alive(json.loads(path.read_text())["head"]):
-        raise UserError("a node of ours runs here already; end it first", where=str(path))
-    if not token:
+    if path.exists():
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if alive(record["head"]) or alive(record.get("starter", record["head"])):
+            raise UserError("a node of ours runs here already; end it first", where=str(path))
+        down(ip)  # it has died; what it started may live
+    if not node.token:
         raise UserError("no token on the standard input", where="node up")
+    check_ports(node)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     secret = folder / "auth_token"
-    write_secret(secret, token)
+    write_secret(secret, node.token)
     deadline = time.monotonic() + WAIT_S
     for attempt in range(1, ATTEMPTS + 1):
-        if record := came_up(ip, join, secret, start_command(ip, join, cpus, gpus), deadline):
+        record = came_up(node, secret, deadline, left)
+        if left():
+            down(ip)
+            raise UserError("who asked for the node has gone; it is ended", where=ip)
+        if record:
             return record
         if attempt == ATTEMPTS or time.monotonic() > deadline:
             break
         down(ip)
-        write_secret(secret, token)
+        write_secret(secret, node.token)
     kept = json.loads(path.read_text(encoding="utf-8"))["temporary"]
     down(ip, keep=True)
     said = (folder / "ray.log").read_text(encoding="utf-8", errors="replace").strip().splitlines()
@@ -96,17 +128,41 @@ def write_secret(path: Path, token: str) -> None:
         file.write(token)
 
 
-def came_up(ip: str, join: str | None, secret: Path, command: list[str], deadline: float) -> Any:
+def check_ports(node: Wanted) -> None:
+    """Refuse a host where something else listens on a port of ours; Ray would wait for it, or say little.
+
+    Raises:
+        UserError: Naming the port.
+    """
+    fixed = [("0.0.0.0", port) for name, port in PORTS.items() if "worker" not in name]
+    if node.join is None:
+        fixed += [("0.0.0.0", GCS_PORT), ("0.0.0.0", CLIENT_PORT), ("127.0.0.1", DASHBOARD_PORT)]
+    for address, port in fixed:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((address, port))
+            except OSError as error:
+                raise UserError(
+                    f"port {port} cannot be used ({error.strerror}); it must be free on every host",
+                    where=node.ip,
+                ) from None
+
+
+def came_up(node: Wanted, secret: Path, deadline: float, left: Callable[[], bool]) -> Any:
     """Start a node, record it, and return its record once it takes part; None if it ends or is late.
 
     Ray gives its own processes 15 to 30 s to start, which a host that is busy or reads its files over the
     network for the first time does not keep.
     """
-    folder = folder_of(ip)
+    folder = folder_of(node.ip)
     mark, temporary = uuid.uuid4().hex, tempfile.mkdtemp(prefix="sarx-", dir="/tmp")
     with (folder / "ray.log").open("wb") as output:
         process = subprocess.Popen(
-            [*command, f"--temp-dir={temporary}/ray"],  # which everybody may write to, were it not in ours
+            [
+                *start_command(node),
+                f"--temp-dir={temporary}/ray",
+            ],  # which everybody may write to, were it not in ours
             env=environment(secret, mark),
             stdout=output,
             stderr=output,
@@ -114,31 +170,34 @@ def came_up(ip: str, join: str | None, secret: Path, command: list[str], deadlin
             start_new_session=True,
         )
     record: dict[str, Any] = {"head": identity(process.pid), "mark": mark, "temporary": temporary}
-    record["processes"] = []
+    record |= {"processes": [], "starter": identity(os.getpid()), "cluster": node.cluster}
     (folder / "node.json").write_text(json.dumps(record), encoding="utf-8")
-    while STARTED not in (folder / "ray.log").read_bytes() or (join is None and not answers(DASHBOARD_PORT)):
-        if process.poll() is not None or time.monotonic() > deadline:
+    while STARTED not in (folder / "ray.log").read_bytes() or (
+        node.join is None and not answers(DASHBOARD_PORT)
+    ):
+        if process.poll() is not None or time.monotonic() > deadline or left():
             return None
         time.sleep(0.2)
     record["processes"] = family(process.pid)
+    del record["starter"]
     (folder / "node.json").write_text(json.dumps(record), encoding="utf-8")
     return record
 
 
-def start_command(ip: str, join: str | None, cpus: int | None = None, gpus: int | None = None) -> list[str]:
+def start_command(node: Wanted) -> list[str]:
     """Return the ``ray start`` of a node."""
-    options: dict[str, Any] = {"node-ip-address": ip} | PORTS
-    if join is None:
+    options: dict[str, Any] = {"node-ip-address": node.ip} | PORTS
+    if node.join is None:
         options |= {"port": GCS_PORT, "ray-client-server-port": CLIENT_PORT, "include-dashboard": "true"}
         options |= {"dashboard-host": "127.0.0.1", "dashboard-port": DASHBOARD_PORT}
     else:
-        options["address"] = join
-    if cpus is not None:
-        options["num-cpus"] = cpus
-    if gpus is not None:
-        options["num-gpus"] = gpus
+        options["address"] = node.join
+    if node.cpus is not None:
+        options["num-cpus"] = node.cpus
+    if node.gpus is not None:
+        options["num-gpus"] = node.gpus
     ray = str(Path(sys.executable).with_name("ray"))
-    head = ["--head"] if join is None else []
+    head = ["--head"] if node.join is None else []
     return [
         ray,
         "start",
@@ -157,23 +216,30 @@ def environment(secret: Path, mark: str) -> dict[str, str]:
     return found
 
 
-def down(ip: str, keep: bool = False) -> int:
+def down(ip: str, keep: bool = False, cluster: str = "") -> int:
     """End what ``up`` started here, and return how many processes that were.
 
     Args:
         ip: Address of this host.
         keep: Leave Ray's temporary folder, which has its logs.
+        cluster: Leave the node of any other cluster alone.
     """
     folder = folder_of(ip)
     path = folder / "node.json"
-    if not path.exists():
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
         return 0
-    record = json.loads(path.read_text(encoding="utf-8"))
+    if cluster and record.get("cluster", cluster) != cluster:
+        return 0
+    starter = record.get("starter")
+    if starter and starter["pid"] != os.getpid() and alive(starter):
+        os.kill(starter["pid"], signal.SIGKILL)  # it would start the node again
     count = end(record["head"], record["processes"], lambda: marked(MARK, record["mark"]))
     if not keep and record["temporary"].startswith("/tmp/sarx-"):
         shutil.rmtree(record["temporary"], ignore_errors=True)
     (folder / "auth_token").unlink(missing_ok=True)
-    path.unlink()
+    path.unlink(missing_ok=True)
     return count
 
 
@@ -185,6 +251,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("action", choices=("up", "down"))
     parser.add_argument("--ip", required=True, help="address of this host that the others reach")
     parser.add_argument("--join", metavar="IP:PORT", help="of the head (up; default: be the head)")
+    parser.add_argument("--cluster", default="", help="that the node is of (down: leave others alone)")
     parser.add_argument("--cpus", type=int, help="that the node hands out (default: this host's)")
     parser.add_argument("--gpus", type=int, help="that the node hands out (default: this host's)")
     return parser
@@ -196,9 +263,17 @@ def main() -> int:
 
     def run() -> int:
         if options.action == "up":
-            outcome = up(options.ip, options.join, sys.stdin.readline().strip(), options.cpus, options.gpus)
+            token, end_of_input = sys.stdin.readline().strip(), threading.Event()
+            node = Wanted(options.ip, options.join, token, options.cluster, options.cpus, options.gpus)
+
+            def wait_for_the_end() -> None:
+                sys.stdin.read()
+                end_of_input.set()
+
+            threading.Thread(target=wait_for_the_end, daemon=True).start()
+            outcome = up(node, end_of_input.is_set)
         else:
-            outcome = {"ended": down(options.ip)}
+            outcome = {"ended": down(options.ip, cluster=options.cluster)}
         print(json.dumps(outcome), flush=True)
         return 0
 

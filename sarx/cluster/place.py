@@ -7,21 +7,19 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from sarx.config.errors import UserError, nearest
+from sarx.study.urls import is_url, parse_url
 
 CLUSTERS = Path("clusters")
 STATE = Path(".sarx")
 SETTINGS = "place.env"
 DASHBOARD_PORT = 8265
 MARKED = re.compile(r"\bFILL_IN_[A-Z0-9_]+")
-URL = re.compile(r"[a-z][a-z0-9+.-]*://[^/]")
-
 
 Kind = dict[str, float]
 """Resources of one kind of node by Ray's names, and ``nodes``, how many of it there can be."""
@@ -53,19 +51,21 @@ class Site:
         """Where the results lie, as every node of the place sees it; without settings, as this machine does.
 
         Raises:
-            UserError: If it is neither an absolute folder nor a URL.
+            UserError: If it is neither an absolute folder nor the URL of a bucket.
         """
         if not self.settings:
             given = os.environ.get("SARX_STORAGE") or "results"
             return given if "://" in given else str(Path(given).expanduser().resolve())
         given = self.settings.get("SARX_STORAGE", "")
-        if not (given.startswith("/") or URL.match(given)):
+        where: dict[str, str] = {"where": str(self.folder / SETTINGS), "key": "SARX_STORAGE"}
+        if not (given.startswith("/") or is_url(given)):
             raise UserError(
-                f"{given!r} is neither an absolute folder nor a URL; give one that all nodes see",
-                where=str(self.folder / SETTINGS),
-                key="SARX_STORAGE",
+                f"{given!r} is neither an absolute folder nor a URL; give one that all nodes see", **where
             )
-        return given
+        try:
+            return str(parse_url(given)) if is_url(given) else given
+        except UserError as error:
+            raise UserError(error.message, **where) from None
 
 
 @dataclass(frozen=True)
@@ -99,6 +99,7 @@ class Place:
         forward: From a loopback port here and one there to what keeps a tunnel open; empty: one port.
         port: Port of the job server, on the head's loopback.
         here: Whether the results are on this machine now, so that nothing elsewhere needs to be asked.
+        is_up: Whether something of ours may be up there, as far as is recorded.
         own_token: Whether the token is the place's own, and not the user's in ~/.ray.
         uploads: Whether a job takes the working folder along; else it runs in it.
         grows: The kinds of nodes that the cluster starts when they are asked for, each with how many at most;
@@ -117,6 +118,7 @@ class Place:
     here: Callable[[Site], bool] = lambda site: "://" in site.storage
     own_token: bool = True
     uploads: bool = True
+    is_up: Callable[[Site], bool] = lambda _: False
     grows: Callable[[Site], list[Kind]] | None = None
     batch: Batch | None = None
 
@@ -231,30 +233,6 @@ def check_commands(needed: Mapping[str, str], where: str) -> None:
     for command, origin in needed.items():
         if shutil.which(command) is None:
             raise UserError(f"the command {command} is not here; {origin}", where=where)
-
-
-def make_token(path: Path) -> None:
-    """Write a new token that only this user can read; leave one that is there.
-
-    Raises:
-        UserError: If others can read the one that is there.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        if path.stat().st_mode & 0o077:
-            raise UserError(f"others can read the token; chmod 600 {path}", where=str(path)) from None
-        return
-    with os.fdopen(handle, "w") as file:
-        file.write(secrets.token_hex(32))
-
-
-def use_token(path: Path) -> None:
-    """Let Ray in this process, and in those that it starts, present this token."""
-    os.environ.pop("RAY_AUTH_TOKEN", None)
-    os.environ["RAY_AUTH_MODE"] = "token"
-    os.environ["RAY_AUTH_TOKEN_PATH"] = str(path)
 
 
 def shown(path: Path) -> str:

@@ -41,6 +41,7 @@ LAUNCHED = Place(
     files=launcher.FILES,
     needs={"ssh": "Debian has it as openssh-client", "rsync": "Debian has it"},
     grows=launcher.kinds,
+    is_up=lambda site: launcher.record_of(site).exists(),
 )
 """A cloud for which Ray has a cluster launcher; the folder of the place says which."""
 
@@ -54,6 +55,7 @@ PLACES = {
         here=lambda _: True,
         own_token=False,
         uploads=False,
+        is_up=lambda _: local.RECORD.exists(),
     ),
     "bare_metal": Place(
         bare_metal.up,
@@ -64,6 +66,7 @@ PLACES = {
         files=("place.env", bare_metal.HOSTS),
         needs={"ssh": "Debian has it as openssh-client"},
         here=lambda site: "://" in site.storage or not bare_metal.record_of(site).exists(),
+        is_up=lambda site: bare_metal.record_of(site).exists(),
     ),
     "slurm": Place(
         slurm.up,
@@ -88,5 +91,6 @@ PLACES = {
         files=kuberay.FILES,
         needs={"kubectl": "see kubernetes.io, and install the KubeRay operator in the cluster"},
         grows=kuberay.kinds,
+        is_up=lambda site: kuberay.record_of(site).exists(),
     ),
 }

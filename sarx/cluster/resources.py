@@ -8,6 +8,7 @@ import os
 import socket
 from typing import Any
 
+from sarx.cluster.tokens import own_token
 from sarx.config.errors import UserError
 from sarx.study.schema import Resources
 
@@ -19,6 +20,7 @@ ENVIRONMENT = {
     "TUNE_MAX_PENDING_TRIALS_PG": "1000000",  # sarx.cluster.slots says how many
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # each failure is one line of ours
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_enable_metrics_collection": "0",  # its port listens on every address and asks for no token
     "RAY_AIR_NEW_OUTPUT": "0",  # Tune's own progress would name its scratch folder as the results
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
@@ -95,6 +97,7 @@ def join(target: str | None) -> None:
     """
     import ray
 
+    own_token(make=not target)
     common: dict[str, Any] = {
         "log_to_driver": False,
         "logging_level": logging.ERROR,

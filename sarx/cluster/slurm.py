@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shlex
 import shutil
 import subprocess
@@ -14,7 +15,7 @@ import sys
 import time
 from pathlib import Path
 
-from sarx.cluster.jobs import inside, study_name
+from sarx.cluster.jobs import NAME, inside, study_name
 from sarx.cluster.place import SETTINGS, Batch, Site
 from sarx.config.errors import UserError
 from sarx.study.provenance import git_state
@@ -37,7 +38,7 @@ def ssh(site: Site, *words: str) -> list[str]:
 def shell(site: Site, command: str) -> list[str]:
     """Return what runs a shell command in the folder, where Slurm's commands are."""
     folder = shlex.quote(site.settings["SARX_FOLDER"])
-    inside = f'cd {folder} && PATH="$PWD/.venv/bin:$PATH" && {command}'
+    inside = f'cd {folder} && PATH="$PWD/.venv/bin:$PATH" exec bash -c {shlex.quote(command)}'
     login = site.settings["LOGIN_HOST"]
     return ssh(site, "--", login, f"exec bash -c {shlex.quote(inside)}") if login else ["bash", "-c", inside]
 
@@ -102,10 +103,16 @@ def recorded(site: Site) -> list[str]:
 
 
 def queue(site: Site) -> dict[str, tuple[str, str]]:
-    """Return name and state of each job of this user that waits or runs, by id."""
-    lines = ask(site, "squeue --me --noheader --format='%i|%T|%j'", "squeue").splitlines()
-    found = (line.strip().split("|", 2) for line in lines if line)  # a name may have anything in it
-    return {number: (name, state) for number, state, name in found}
+    """Return name and state of each job that was submitted in the folder and waits or runs, by id."""
+    told = "pwd -P && squeue --me --noheader --format='%i|%T|%j|%Z'"
+    folder, *lines = ask(site, told, "squeue").splitlines()
+    found: dict[str, tuple[str, str]] = {}
+    for line in filter(None, lines):
+        number, state, rest = line.strip().split("|", 2)
+        name, _, where = rest.partition("|")  # ours have no | in their names
+        if where == folder:
+            found[number] = (name, state)
+    return found
 
 
 def run(site: Site, study: Path, arguments: list[str]) -> int:
@@ -129,21 +136,21 @@ def run(site: Site, study: Path, arguments: list[str]) -> int:
 
 
 def check_same(site: Site, path: str) -> None:
-    """Refuse a study whose file, or the commit of whose checkout, is another one where it would run.
+    """Refuse a study whose file, commit or storage is another one in the folder where it would run.
 
     Args:
-        site: The place; nothing is asked where this machine is the login host.
+        site: The place.
         path: The study's file, relative to the checkout.
 
     Raises:
         UserError: Saying what to do.
     """
-    if not site.settings["LOGIN_HOST"]:
-        return
-    login, folder = site.settings["LOGIN_HOST"], site.settings["SARX_FOLDER"]
+    folder = site.settings["SARX_FOLDER"]
+    login = site.settings["LOGIN_HOST"] or "this machine"
     digest = f"sha256sum {shlex.quote(path)} 2>/dev/null | cut -c-64"
-    said = ask(site, f"echo $({digest})/$(git rev-parse HEAD 2>/dev/null)", "the checkout there").strip()
-    there, _, commit = said.partition("/")
+    asked = f"echo $({digest}); echo $(git rev-parse HEAD 2>/dev/null); . clusters/slurm/place.env; "
+    said = ask(site, asked + 'printf "%s\\n" "$SARX_STORAGE"', "the checkout there")
+    there, commit, storage = [*said.splitlines(), "", "", ""][:3]
     if there != hashlib.sha256(Path(path).read_bytes()).hexdigest():
         what = "is another file" if there else "is missing"
         raise UserError(f"{what} in {folder} on {login}; copy it there", where=path)
@@ -152,6 +159,12 @@ def check_same(site: Site, path: str) -> None:
         raise UserError(
             f"{folder} is at commit {commit[:12]}, this checkout at {here[:12]}; bring them to the same",
             where=f"LOGIN_HOST {login}",
+        )
+    if storage != site.settings["SARX_STORAGE"]:
+        raise UserError(
+            f"is {storage} in {folder} on {login}; bring them to the same",
+            where=str(site.folder / SETTINGS),
+            key="SARX_STORAGE",
         )
 
 
@@ -206,8 +219,11 @@ def logs(site: Site, study: str | None) -> int:
     Raises:
         UserError: If there is none.
     """
-    pattern = f"{RUNS}/sarx-{study or '*'}-*.out"
-    found = ask(site, f"ls -t {pattern} 2>/dev/null || true", "logs").split()
+    if study is not None and not NAME.fullmatch(study):
+        raise UserError(f"{study!r} is no name of a study", where="just logs")
+    names = ask(site, f"ls -t {RUNS}/sarx-*.out 2>/dev/null || true", "logs").split()
+    job = re.compile(rf"sarx-{study or '.*'}-\d+")
+    found = [name for name in names if job.fullmatch(Path(name).stem)]
     if not found:
         raise UserError(f"no job of {study or 'any study'} here; submit one with: just job", where="slurm")
     name, _, number = Path(found[0]).stem.rpartition("-")

@@ -16,15 +16,18 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from sarx.cluster.local import PORTS
+from sarx.cluster.local import PORTS, answers
 from sarx.cluster.on_ray import connect, on_ray
-from sarx.cluster.place import STATE, Batch, Place, Site, check_commands, check_filled, open_site
+from sarx.cluster.place import CLUSTERS, STATE, Batch, Place, Site, check_commands, check_filled, open_site
 from sarx.cluster.places import PLACES
+from sarx.cluster.tokens import OWN
 from sarx.cluster.tunnel import running, tunnel
 from sarx.config.errors import UserError, exit_code, nearest
 
 CURRENT = STATE / "place"
 TENSORBOARD_PORT = 6006
+BOARD_S = 120.0
+WATCH_S = 5.0
 USAGE = f"""\
 python -m sarx.cluster.words WORD ...      (just WORD ...)
 
@@ -40,8 +43,17 @@ python -m sarx.cluster.words WORD ...      (just WORD ...)
 
 
 def current() -> str:
-    """Return the name of the place that ``up`` was last given, else ``local``."""
-    return CURRENT.read_text(encoding="utf-8").strip() if CURRENT.exists() else "local"
+    """Return the place that ``up`` was last given, else one where something of ours may be up."""
+    if CURRENT.exists():
+        return CURRENT.read_text(encoding="utf-8").strip()
+    return next(iter(others("")), "local")
+
+
+def others(name: str) -> list[str]:
+    """Return the places, but this one, where something of ours may be up, as far as is recorded."""
+    root = Path.cwd()
+    sites = {other: Site(other, root / CLUSTERS / other, root / STATE / other) for other in PLACES}
+    return [other for other, site in sites.items() if other != name and PLACES[other].is_up(site)]
 
 
 def find(name: str | None) -> tuple[Place, Site]:
@@ -84,7 +96,14 @@ def down(arguments: list[str]) -> int:
     code = place.down(site)
     if code == 0 and current() == site.name:
         CURRENT.unlink(missing_ok=True)
+    say_others(site)
     return code
+
+
+def say_others(site: Site) -> None:
+    """Say where else something of ours may be up."""
+    for other in others(site.name):
+        print(f"{other}: a cluster of ours may be up too; just status --place {other}, just down {other}")
 
 
 def job(arguments: list[str]) -> int:
@@ -119,6 +138,8 @@ def status(arguments: list[str]) -> int:
     name, _ = own_options(arguments)
     place, site = find(name)
     words = ["-m", "sarx.status", *arguments]
+    if site.name != "local":
+        check_seen(place, site)
     if site.name != "local" and "--storage" not in arguments:
         words += ["--storage", site.storage]
     command = (
@@ -127,6 +148,7 @@ def status(arguments: list[str]) -> int:
     code = subprocess.run(command, stdin=subprocess.DEVNULL, check=False).returncode
     if site.name != "local" or CURRENT.exists():
         print("\n".join(batch_of(place).list(site)))
+    say_others(site)
     return code
 
 
@@ -140,20 +162,47 @@ def tensorboard(arguments: list[str]) -> int:
         there = {**os.environ, "SARX_STORAGE": site.storage}
         return subprocess.run(command, env=there, check=False).returncode
     folder, options = f"{site.storage}/{study}", ["--host", "127.0.0.1"]
+    check_seen(place, site)
     check_there(place, site, study)
     if place.here(site):
         program = str(Path(sys.executable).with_name("tensorboard"))
         return subprocess.run([program, *options, "--logdir", folder, *arguments], check=False).returncode
     port = random.choice(PORTS)
     options += ["--port", str(port), "--logdir", folder, *arguments]
-    # it ends when its standard input does, which is when the connection goes
-    serve = f"{shlex.join(['tensorboard', *options])} & served=$!; cat > /dev/null; kill $served"
     with (
-        running(place.shell(site, serve), None, stdin=subprocess.PIPE) as server,
+        running(place.shell(site, lasting(["tensorboard", *options])), None, stdin=subprocess.PIPE) as server,
         tunnel(lambda local: place.forward(site, local, port), TENSORBOARD_PORT) as local,
     ):
-        print(f"TensorBoard: http://127.0.0.1:{local} until Ctrl-C", flush=True)
+        deadline = time.monotonic() + BOARD_S
+        while server.poll() is None and not answers(local):
+            if time.monotonic() > deadline:
+                raise UserError(f"TensorBoard does not answer within {BOARD_S:.0f} s", where=site.name)
+            time.sleep(0.5)
+        if server.poll() is None:
+            print(f"TensorBoard: http://127.0.0.1:{local} until Ctrl-C", flush=True)
         return server.wait()
+
+
+def lasting(command: list[str]) -> str:
+    """Return what runs a command in a shell until its standard input ends, as with the connection."""
+    served = f"exec 3<&0; {shlex.join(command)} & served=$!; cat <&3 > /dev/null & wait -n; code=$?"
+    return f"{served}; kill $served 2> /dev/null; exit $code"
+
+
+def check_seen(place: Place, site: Site) -> None:
+    """Refuse results that are looked for on this machine and are not there.
+
+    Raises:
+        UserError: Saying why they are looked for here.
+    """
+    if "://" in site.storage or not place.here(site) or Path(site.storage).is_dir():
+        return
+    if site.name == "local":
+        raise UserError("no results yet", where=site.storage)
+    raise UserError(
+        f"no folder of this machine, where it is looked for while no cluster of {site.name} is up",
+        where=site.storage,
+    )
 
 
 def check_there(place: Place, site: Site, study: str) -> None:
@@ -182,10 +231,17 @@ def dashboard(arguments: list[str]) -> int:
             f"studies of {site.name} have a cluster each; just logs follows one", where="just dashboard"
         )
     with connect(place, site) as address:
-        token = site.token if place.own_token else Path.home() / ".ray" / "auth_token"
+        port = int(address.rpartition(":")[2])
+        if not answers(port):
+            raise UserError(
+                f"nothing answers; if the cluster is gone: just down {site.name}, then just up {site.name}",
+                where=f"just dashboard ({site.name})",
+            )
+        token = site.token if place.own_token else OWN.expanduser()
         print(f"dashboard: {address} until Ctrl-C; it asks for the token: {token}", flush=True)
-        while True:
-            time.sleep(3600)
+        while answers(port) or answers(port):  # it may be busy once
+            time.sleep(WATCH_S)
+        raise UserError("it does not answer any more", where=f"just dashboard ({site.name})")
 
 
 def own_options(arguments: list[str], flag: str | None = None) -> tuple[str | None, bool]:

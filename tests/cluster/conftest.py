@@ -15,7 +15,7 @@ def checkout(tmp_path, monkeypatch):
     shutil.copytree("clusters", tmp_path / "clusters")
     for path in (tmp_path / "clusters").rglob("*"):
         if path.is_file():
-            text = MARKED.sub(lambda mark: "x" if "BUCKET" in mark[0] else "/x", path.read_text())
+            text = MARKED.sub(lambda mark: "bucket" if "BUCKET" in mark[0] else "/x", path.read_text())
             path.write_text(text)
     monkeypatch.chdir(tmp_path)
     return tmp_path

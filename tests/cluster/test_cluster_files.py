@@ -157,9 +157,9 @@ def test_commands_are_such_as_ray_knows(tmp_path):
     assert parsed(launcher.shell(site, "echo 'a b'")[1:])["cmd"] == "echo 'a b'"
     found = parsed(launcher.forward(site, 8266, 8265)[1:])
     assert (found["port"], found["remote_port"]) == (8266, 8265)
-    found = parsed(node.start_command("10.1.0.1", None, 4, 0)[1:])
+    found = parsed(node.start_command(node.Wanted("10.1.0.1", None, "t", cpus=4, gpus=0))[1:])
     assert (found["head"], found["block"], found["num_cpus"], found["num_gpus"]) == (True, True, 4, 0)
-    found = parsed(node.start_command("10.1.0.2", "10.1.0.1:6379")[1:])
+    found = parsed(node.start_command(node.Wanted("10.1.0.2", "10.1.0.1:6379", "t"))[1:])
     assert (found["head"], found["address"], found["num_gpus"]) == (False, "10.1.0.1:6379", None)
     for place in ("aws", "gcp"):
         config = load(f"{place}/cluster.yaml")

@@ -84,7 +84,7 @@ class Server:
 def server(monkeypatch, tmp_path):
     from ray._private.authentication_test_utils import reset_auth_token_state
 
-    from sarx.cluster.place import use_token
+    from sarx.cluster.tokens import use_token
 
     started = []
     monkeypatch.setenv("RAY_AUTH_MODE", "token")

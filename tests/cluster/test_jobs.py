@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import time
 
 import pytest
 
-from sarx.cluster import jobs, resources, slurm
+from sarx.cluster import jobs, resources, slurm, words
 from sarx.cluster.place import Site
 from sarx.config.errors import UserError
 from sarx.study.provenance import GIT_STATE, git_state
@@ -177,9 +178,46 @@ def test_the_output_of_a_slurm_job_is_followed_to_its_exit_code(queue, capsys):
     (runs / "7" / "exit-code").unlink()
     assert slurm.logs(site, None) == 1
     assert "left no exit code" in capsys.readouterr().out
-    listed.write_text("7|RUNNING|sarx-a\n8|PENDING|o|th|er\n")
-    assert slurm.queue(site) == {"7": ("sarx-a", "RUNNING"), "8": ("o|th|er", "PENDING")}
-    assert slurm.listed(site) == ["cluster slurm: 1 jobs wait or run", "  7 sarx-a: running"]
+    folder = runs.parent.parent
+    ours = f"7|RUNNING|sarx-a|{folder}\n9|PENDING|sarx-b|{folder}\n"
+    listed.write_text(f"{ours}8|PENDING|o|th|er|{folder}\n5|RUNNING|sarx-a|{folder}-2\n")
+    assert slurm.queue(site) == {"7": ("sarx-a", "RUNNING"), "9": ("sarx-b", "PENDING")}
+    said = ["cluster slurm: 2 jobs wait or run", "  7 sarx-a: running", "  9 sarx-b: pending"]
+    assert slurm.listed(site) == said
+
+
+def test_the_log_of_a_study_is_that_of_no_other(queue, capsys):
+    site, runs, listed = queue
+    listed.write_text("")
+    for name in ("sarx-foo-bar-8.out", "sarx-foo-7.out"):  # the older one first
+        (runs / name).write_text(f"{name}\n")
+        number = name.removesuffix(".out").rpartition("-")[2]
+        (runs / number).mkdir(exist_ok=True)
+        (runs / number / "exit-code").write_text("0\n")
+    os.utime(runs / "sarx-foo-7.out", (1, 1))
+    assert slurm.logs(site, "foo") == 0
+    assert capsys.readouterr().out == "sarx-foo-7.out\n"
+    assert slurm.logs(site, None) == 0
+    assert capsys.readouterr().out == "sarx-foo-bar-8.out\n"
+    with pytest.raises(UserError, match="no job of bar here"):
+        slurm.logs(site, "bar")
+    with pytest.raises(UserError, match="is no name of a study"):
+        slurm.logs(site, "x; touch injected; echo ")
+    assert not list(runs.parent.parent.rglob("injected"))
+
+
+def test_a_board_on_the_login_host_ends_with_its_connection(queue):
+    site, _, _ = queue
+    command = slurm.shell(site, words.lasting(["sleep", "301"]))
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
+        time.sleep(0.3)
+        assert process.poll() is None
+        process.stdin.close()
+        process.wait(10)
+    assert not subprocess.run(["pgrep", "-fx", "sleep 301"], capture_output=True, check=False).stdout
+    command = slurm.shell(site, words.lasting(["bash", "-c", "exit 3"]))
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as process:  # its end is seen
+        assert process.wait(10) == 3
 
 
 def test_a_study_that_is_another_one_on_the_login_host_is_refused(queue, tmp_path, monkeypatch):
@@ -190,7 +228,12 @@ def test_a_study_that_is_another_one_on_the_login_host_is_refused(queue, tmp_pat
     ssh = tmp_path / "bin" / "ssh"
     ssh.write_text('#!/bin/bash\nexec bash -c "${@: -1}"\n')
     ssh.chmod(0o755)
-    slurm.check_same(site, "x.yaml")  # here is there
+    (there / "clusters" / "slurm").mkdir(parents=True)
+    settings = there / "clusters" / "slurm" / "place.env"
+    settings.write_text("SARX_STORAGE=/r\n")
+    (here / "x.yaml").write_text("study: a\n")
+    with pytest.raises(UserError, match=r"x\.yaml: is missing in .* on this machine; copy it there"):
+        slurm.check_same(site, "x.yaml")
     site = Site("slurm", tmp_path, site.state, {**site.settings, "LOGIN_HOST": "far"})
     (here / "x.yaml").write_text("study: a\n")
     with pytest.raises(UserError, match=r"x\.yaml: is missing in .* on far; copy it there"):
@@ -200,6 +243,10 @@ def test_a_study_that_is_another_one_on_the_login_host_is_refused(queue, tmp_pat
         slurm.check_same(site, "x.yaml")
     (there / "x.yaml").write_text("study: a\n")
     slurm.check_same(site, "x.yaml")
+    settings.write_text("SARX_STORAGE=/elsewhere\n")
+    with pytest.raises(UserError, match=r"SARX_STORAGE: is /elsewhere in .* on far"):
+        slurm.check_same(site, "x.yaml")
+    settings.write_text("SARX_STORAGE=/r\n")
     subprocess.run(["git", "init", "-q", str(there)], check=True)
     commit = ["-c", "user.name=x", "-c", "user.email=x@y", "commit", "-q", "--allow-empty", "-m", "x"]
     subprocess.run(["git", "-C", str(there), *commit], check=True)

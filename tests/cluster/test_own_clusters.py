@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 from pathlib import Path
@@ -31,6 +32,43 @@ def test_a_cloud_cluster_has_a_name_of_its_own_and_no_word_means_another(name, c
     assert place.grows(site) == [{"nodes": 8, "CPU": 8, "GPU": 1}]
 
 
+@pytest.mark.parametrize("name", ["aws", "gcp"])
+def test_a_cloud_cluster_is_ended_by_the_file_that_it_was_started_from(name, checkout):
+    site = open_site(name, PLACES[name].keys)
+    launcher.record_name(site)
+    launcher.keep_file(site)
+    path = site.folder / "cluster.yaml"
+    kept = path.read_text()
+    path.write_text(kept.replace("max_workers: 8\nidle", "max_workers: 4\nidle"))
+    assert Path(launcher.down_command(site)[-1]).read_text() == kept
+    launcher.keep_file(site)  # `just up` again takes the change along
+    path.write_text(path.read_text().replace("region: /x", "region: elsewhere"))
+    with pytest.raises(UserError, match=rf"provider: is not that of sarx-.*; first: just down {name}"):
+        launcher.keep_file(site)
+    assert "elsewhere" not in Path(launcher.down_command(site)[-1]).read_text()
+
+
+def test_a_cloud_cluster_that_is_not_found_stays_recorded(checkout, monkeypatch, capsys):
+    from ray.autoscaler._private import commands
+
+    assert 'Head node of cluster ({}) not found!"' in inspect.getsource(commands)
+    site = open_site("aws", PLACES["aws"].keys)
+    launcher.record_name(site)
+    launcher.keep_file(site)
+    monkeypatch.setattr(launcher, "check_library", lambda site: None)
+    said = ["echo", f"Head node of cluster ({launcher.recorded(site)}) not found!"]
+    monkeypatch.setattr(launcher, "down_command", lambda site: said)
+    assert words.main(["down", "aws"]) == 1
+    assert "nothing was ended: with the credentials that are set now" in capsys.readouterr().out
+    assert launcher.record_of(site).exists()
+    monkeypatch.setattr(launcher, "down_command", lambda site: ["false"])
+    assert words.main(["down", "aws"]) == 1
+    assert launcher.record_of(site).exists()
+    monkeypatch.setattr(launcher, "down_command", lambda site: ["true"])
+    assert words.main(["down", "aws"]) == 0
+    assert not list(site.state.glob("cluster*"))
+
+
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
@@ -54,14 +92,16 @@ case "$*" in
     *fail*) echo 'E1129 08:00:00 1 memcache.go:265] "x"' >&2; echo 'refused: no route' >&2; exit 1 ;;
     *"get raycluster"*) cat {there} ;;
     *"get pods"*) echo head-1 ;;
+    *"get rayjob"*) cat {jobs} ;;
 esac
 """
 
 
 def test_a_kubernetes_cluster_is_that_of_this_checkout(checkout, monkeypatch, capsys):
-    log, there, folder = checkout / "log", checkout / "there", checkout / "bin"
+    log, there, folder, jobs = (checkout / name for name in ("log", "there", "bin", "jobs"))
+    jobs.write_text("")
     folder.mkdir()
-    (folder / "kubectl").write_text(KUBECTL.format(log=log, there=there))
+    (folder / "kubectl").write_text(KUBECTL.format(log=log, there=there, jobs=jobs))
     (folder / "kubectl").chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
     there.write_text("raycluster.ray.io/sarx\n")
@@ -83,7 +123,13 @@ def test_a_kubernetes_cluster_is_that_of_this_checkout(checkout, monkeypatch, ca
     assert place.shell(site, "true")[:3] == ["kubectl", "--context=mine", "--namespace=team"]
     assert words.main(["up", "kuberay"]) == 2
     assert "the cluster of this checkout is in namespace team of mine" in capsys.readouterr().err
+    jobs.write_text("done=Complete\nmine=Running\n")
     assert words.main(["down"]) == 0
+    assert "token and network policy stay for rayjob/mine" in capsys.readouterr().out
+    assert "secret" not in log.read_text().splitlines()[-1]
+    jobs.write_text("done=Complete\nmine=Failed\n")
+    assert words.main(["down", "kuberay"]) == 0
+    assert "secret/sarx-token" in log.read_text().splitlines()[-1]
     said = capsys.readouterr().out
     assert "kubectl --context=mine --namespace=team delete -f clusters/kuberay/storage.yaml" in said
     with pytest.raises(UserError, match="no cluster is up from this checkout"):

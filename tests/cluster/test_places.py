@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -14,11 +15,12 @@ from pathlib import Path
 
 import pytest
 
-from sarx.cluster import bare_metal, node, words
+from sarx.cluster import bare_metal, jobs, launcher, node, words
 from sarx.cluster.local import unused_ports
-from sarx.cluster.place import MARKED, Site, make_token, open_site, read_settings, use_token
+from sarx.cluster.place import MARKED, Site, open_site, read_settings
 from sarx.cluster.places import PLACES
 from sarx.cluster.processes import alive, end, identity, marked
+from sarx.cluster.tokens import make_token, own_token, use_token
 from sarx.cluster.tunnel import tunnel
 from sarx.config.errors import UserError
 
@@ -146,6 +148,80 @@ def test_a_token_is_for_its_user_alone_and_is_kept(tmp_path, monkeypatch):
     assert (os.environ["RAY_AUTH_MODE"], os.environ["RAY_AUTH_TOKEN_PATH"]) == ("token", str(path))
 
 
+def test_the_users_own_token_is_for_them_alone(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    path = tmp_path / ".ray" / "auth_token"
+    own_token(make=False)
+    assert not path.exists()
+    own_token(make=True)
+    first = path.read_text()
+    assert re.fullmatch(r"[0-9a-f]{64}", first)
+    assert path.stat().st_mode & 0o777 == 0o600
+    path.chmod(0o644)  # as Ray makes it
+    own_token(make=False)
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert path.read_text() == first
+    assert [entry.name for entry in path.parent.iterdir()] == ["auth_token"]
+    path.unlink()
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "another"))
+    own_token(make=True)
+    assert not path.exists()
+
+
+def test_a_cluster_that_does_not_answer_is_one_message(tmp_path, monkeypatch, capfd):
+    (port,) = unused_ports(1)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".sarx").mkdir()
+    (tmp_path / ".sarx" / "cluster.json").write_text(json.dumps({"ports": {"dashboard": port}}))
+    (tmp_path / "x.yaml").write_text("study: x\n")
+    (tmp_path / "results").mkdir()
+    for arguments in (["job", "x.yaml"], ["job", "--stop", "x.yaml"], ["logs"], ["dashboard"]):
+        assert words.main(arguments) == 2
+        said = capfd.readouterr().err
+        assert "Traceback" not in said
+        assert "just down local, then just up local" in said
+    (tmp_path / ".sarx" / "place").write_text("local\n")
+    assert words.main(["status"]) == 0
+    assert "cluster local: the cluster that just up local started does not answer" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize("error", [RuntimeError("HTTP 500"), ConnectionError("reset")])
+def test_what_a_job_server_does_wrong_is_one_message(error, tmp_path, monkeypatch, capfd):
+    class Broken:
+        def list_jobs(self):
+            raise error
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(jobs, "open_client", lambda address: Broken())
+    (tmp_path / ".sarx").mkdir()
+    (tmp_path / ".sarx" / "cluster.json").write_text(json.dumps({"ports": {"dashboard": 1}}))
+    (tmp_path / "x.yaml").write_text("study: x\n")
+    for arguments in (["job", "x.yaml"], ["job", "--stop", "x.yaml"], ["logs"]):
+        assert words.main(arguments) == 2
+        assert f"does not answer ({error})" in capfd.readouterr().err
+
+
+def test_a_cluster_whose_start_was_cut_off_is_still_known(checkout, capsys):
+    launcher.record_name(words.find("aws")[1])
+    assert words.current() == "aws"
+    words.CURRENT.write_text("bare_metal\n")
+    assert words.others("bare_metal") == ["aws"]
+    assert words.main(["down"]) == 0
+    assert (
+        "aws: a cluster of ours may be up too; just status --place aws, just down aws"
+        in capsys.readouterr().out
+    )
+
+
+def test_results_of_hosts_are_not_looked_for_on_a_machine_without_them(checkout, capsys):
+    for word in ("status", "tensorboard"):
+        assert words.main([word, "--place", "bare_metal"]) == 2
+        said = "/x: no folder of this machine, where it is looked for while no cluster of bare_metal is up"
+        assert said in capsys.readouterr().err
+
+
 # ------------------------------------------------------------ bare metal
 
 
@@ -189,20 +265,21 @@ def test_commands_for_hosts_survive_a_shell_and_hold_no_token(tmp_path):
     }
     site = Site("bare_metal", tmp_path, tmp_path, settings)
     host, head = bare_metal.Host("two", "10.1.0.2", 8, 0), bare_metal.Host("one", "10.1.0.1")
-    command = bare_metal.ssh(site, host.address, bare_metal.node_command(site, host, head))
+    command = bare_metal.ssh(site, host.address, bare_metal.node_command(site, host, head, "c1"))
     assert command[-3:-1] == ["--", "me@two"]
     assert command[command.index("-F") + 1] == "my config"
     echoed = command[-1].replace("exec ", "echo ").replace("cd ", "echo ")
     shown = subprocess.run(["bash", "-c", echoed], capture_output=True, text=True, check=True).stdout
     assert shown.splitlines() == [
         "/a b/sarx",
-        ".venv/bin/python -m sarx.cluster.node up --ip=10.1.0.2 --join=10.1.0.1:6379 --cpus=8 --gpus=0",
+        ".venv/bin/python -m sarx.cluster.node up --ip=10.1.0.2 --cluster=c1 --join=10.1.0.1:6379 --cpus=8 "
+        "--gpus=0",
     ]
 
 
 def test_a_node_keeps_to_its_ports():
-    head = node.start_command("10.1.0.1", None, 4, 0)
-    other = node.start_command("10.1.0.2", "10.1.0.1:6379")
+    head = node.start_command(node.Wanted("10.1.0.1", None, "t", cpus=4, gpus=0))
+    other = node.start_command(node.Wanted("10.1.0.2", "10.1.0.1:6379", "t"))
     assert {"--head", "--dashboard-host=127.0.0.1", "--port=6379", "--num-cpus=4", "--num-gpus=0"} <= {*head}
     assert not [word for word in other if "dashboard-host" in word or word == "--head" or "num-" in word]
     single = [port for name, port in node.PORTS.items() if "worker" not in name]

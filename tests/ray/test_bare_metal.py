@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -14,15 +15,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.debian import needed
 from tests.ray.conftest import CHECKOUT
 from tests.ray.netns import MISSING, Hosts
 
-SSHD = shutil.which("sshd") or shutil.which("sshd", path="/usr/sbin")
-LACKING = MISSING or ("" if SSHD else "needs sshd (Debian's openssh-server)")
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(1200),
-    pytest.mark.skipif(bool(LACKING), reason=LACKING or "-"),
+    pytest.mark.skipif(bool(MISSING), reason=MISSING or "-"),
 ]
 CLIENT = 4
 SSHD_CONFIG = """\
@@ -76,18 +76,19 @@ class Place:
     def serve(self):
         Path("/run/sshd").mkdir(exist_ok=True)
         for number in (1, 2, 3):
-            command = [SSHD, "-D", "-e", "-f", str(self.folder / "sshd_config")]
+            command = [needed("openssh-server", "sshd"), "-D", "-e", "-f", str(self.folder / "sshd_config")]
             log = (self.folder / f"sshd-{number}.log").open("wb")
             with log:
                 self.servers[number] = subprocess.Popen(
                     self.hosts.command(number, command), stdout=log, stderr=subprocess.STDOUT
                 )
 
-    def word(self, *words, output=subprocess.PIPE):
+    def word(self, *words, output=subprocess.PIPE, folder=None, session=False):
         command = [sys.executable, "-m", "sarx.cluster.words", *words]
         return subprocess.Popen(
             self.hosts.command(CLIENT, command),
-            cwd=self.one.folder,
+            cwd=folder or self.one.folder,
+            start_new_session=session,
             env=self.environment,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -141,6 +142,45 @@ def wait_for(condition, process, seconds=600.0):
         time.sleep(0.2)
 
 
+def test_a_start_that_is_cut_off_leaves_nothing(place):
+    started = place.word("up", "bare_metal", session=True)
+    notes = place.folder / "there" / ".sarx" / "nodes"
+    wait_for(lambda: list(notes.glob("*/node.json")), started)
+    os.killpg(started.pid, signal.SIGINT)
+    said, _ = started.communicate(timeout=120)
+    assert started.returncode == 130, said
+    assert "Traceback" not in said
+    deadline = time.monotonic() + 60
+    while any(place.left(number) for number in (1, 2, 3)):
+        assert time.monotonic() < deadline, [place.left(number) for number in (1, 2, 3)]
+        time.sleep(0.2)
+    assert not list(notes.glob("*/node.json"))
+    assert "no cluster of ours is up" in place.run("down", "bare_metal")
+
+
+FETCH = """
+import sys, urllib.error, urllib.request
+try:
+    print(urllib.request.urlopen(sys.argv[1], timeout=20).status)
+except urllib.error.HTTPError as error:
+    print(error.code)
+"""
+
+
+def fetched(place, word, path, log):
+    """Return the HTTP status of what a word opens a tunnel to, and end the word."""
+    with log.open("w") as output:
+        process = place.word(word, output=output)
+    try:
+        wait_for(lambda: "until Ctrl-C" in log.read_text(), process)
+        (address,) = re.findall(r"http://127\.0\.0\.1:\d+", log.read_text())
+        fetch = place.hosts.command(CLIENT, [sys.executable, "-c", FETCH, address + path])
+        return subprocess.run(fetch, capture_output=True, text=True, check=True).stdout.strip()
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(60)
+
+
 def test_a_study_outlives_a_terminal_and_a_host_and_nothing_is_left(place):
     one, hosts = place.one, place.hosts
     said = place.run("up", "bare_metal", timeout=900)
@@ -153,6 +193,13 @@ def test_a_study_outlives_a_terminal_and_a_host_and_nothing_is_left(place):
         assert kept.stat().st_mode & 0o777 == 0o600
         assert not [command for command in place.left(number) if secret in command]
     assert "up already" in place.run("up", "bare_metal", code=2)
+    another = place.folder / "another"  # somebody else, who names the same hosts
+    shutil.copytree(one.folder / "clusters", another / "clusters")
+    other = place.word("up", "bare_metal", folder=another)
+    said, _ = other.communicate(timeout=120)
+    assert other.returncode == 2, said
+    assert "a node of ours runs here already" in said
+    assert all(place.left(number) for number in (1, 2, 3)), "it ended the cluster of another checkout"
 
     with (place.folder / "first.log").open("w") as output:
         first = place.word("job", "tiny.yaml", output=output)
@@ -176,6 +223,10 @@ def test_a_study_outlives_a_terminal_and_a_host_and_nothing_is_left(place):
     assert len(finished) == 10
     assert set(finished.values()) == {1}
     assert "sarx-tiny-1: succeeded" in place.run("status", "tiny")
+    assert fetched(place, "tensorboard", "/data/runs", place.folder / "board.log") == "200"
+    assert fetched(place, "dashboard", "/api/jobs/", place.folder / "dashboard.log") == "401"
+    assert not place.left(CLIENT)
+    assert not [command for command in place.left(1) if "tensorboard" in command]
     assert "10.77.0.3: not ended" in place.run("down", code=1)
     assert [place.left(number) for number in (1, 2, 3)] == [[], [], []]
     assert not list((place.folder / "there" / ".sarx" / "nodes").glob("10.77.0.[12]/auth_token"))

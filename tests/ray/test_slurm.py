@@ -16,22 +16,13 @@ import pytest
 
 from sarx.cluster.local import unused_ports
 from sarx.study.ledger import read_events
+from tests.debian import needed
 from tests.ray.conftest import CHECKOUT
 
-PROGRAMS = {
-    name: shutil.which(name) or shutil.which(name, path="/usr/sbin")
-    for name in ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scontrol", "scancel")
-}
-ABSENT = [name for name, found in PROGRAMS.items() if not found]
-LACKING = (
-    "needs root"
-    if os.geteuid()
-    else f"needs {', '.join(ABSENT)} (Debian's slurm-wlm and munge)" * bool(ABSENT)
-)
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(1800),
-    pytest.mark.skipif(bool(LACKING), reason=LACKING or "-"),
+    pytest.mark.skipif(bool(os.geteuid()), reason="needs root"),
 ]
 # without systemd: no cgroups, processes are told apart by /proc
 CONFIG = """\
@@ -95,7 +86,7 @@ class Slurm:
     def start(self, name, *options):
         log = (self.folder / f"{name}.out").open("wb")
         with log:
-            command = [PROGRAMS[name], *options]
+            command = [needed("slurm-wlm munge", name), *options]
             self.processes.append(
                 subprocess.Popen(command, env=self.environment, stdout=log, stderr=subprocess.STDOUT)
             )
