@@ -176,10 +176,10 @@ def unused_ports(count: int, apart_from: int | None = None) -> list[int]:
     raise UserError(f"no unused port in {PORTS.start}-{PORTS.stop - 1}", where="just up")
 
 
-def answers(port: int) -> bool:
-    """Return whether the dashboard speaks HTTP; being refused for want of a token counts."""
+def answers(port: int, path: str = "/api/version") -> bool:
+    """Return whether the dashboard, or what else has this path, speaks HTTP; a token that is asked for counts."""
     try:
-        urllib.request.urlopen(f"http://127.0.0.1:{port}/api/version", timeout=2).close()
+        urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=2).close()
     except urllib.error.HTTPError as error:
         return error.code in (401, 403)
     except OSError:

@@ -174,7 +174,7 @@ def tensorboard(arguments: list[str]) -> int:
         tunnel(lambda local: place.forward(site, local, port), TENSORBOARD_PORT) as local,
     ):
         deadline = time.monotonic() + BOARD_S
-        while server.poll() is None and not answers(local):
+        while server.poll() is None and not answers(local, "/"):
             if time.monotonic() > deadline:
                 raise UserError(f"TensorBoard does not answer within {BOARD_S:.0f} s", where=site.name)
             time.sleep(0.5)
