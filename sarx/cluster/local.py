@@ -177,7 +177,7 @@ def unused_ports(count: int, apart_from: int | None = None) -> list[int]:
 
 
 def answers(port: int, path: str = "/api/version") -> bool:
-    """Return whether the dashboard, or what else has this path, speaks HTTP; a token that is asked for counts."""
+    """Return whether the dashboard, or what else has the path, speaks HTTP; being refused counts."""
     try:
         urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=2).close()
     except urllib.error.HTTPError as error:
