@@ -11,6 +11,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
@@ -21,7 +22,7 @@ from sarx.cluster.on_ray import connect, on_ray
 from sarx.cluster.place import CLUSTERS, STATE, Batch, Place, Site, check_commands, check_filled, open_site
 from sarx.cluster.places import PLACES
 from sarx.cluster.tokens import OWN
-from sarx.cluster.tunnel import running, tunnel
+from sarx.cluster.tunnel import LAST_LINES, running, tunnel
 from sarx.config.errors import UserError, exit_code, nearest
 
 CURRENT = STATE / "place"
@@ -170,7 +171,8 @@ def tensorboard(arguments: list[str]) -> int:
     port = random.choice(PORTS)
     options += ["--port", str(port), "--logdir", folder, *arguments]
     with (
-        running(place.shell(site, lasting(["tensorboard", *options])), None, stdin=subprocess.PIPE) as server,
+        tempfile.TemporaryFile() as said,  # it would name a port of that host
+        running(place.shell(site, lasting(["tensorboard", *options])), said, stdin=subprocess.PIPE) as server,
         tunnel(lambda local: place.forward(site, local, port), TENSORBOARD_PORT) as local,
     ):
         deadline = time.monotonic() + BOARD_S
@@ -180,7 +182,10 @@ def tensorboard(arguments: list[str]) -> int:
             time.sleep(0.5)
         if server.poll() is None:
             print(f"TensorBoard: http://127.0.0.1:{local} until Ctrl-C", flush=True)
-        return server.wait()
+        code = server.wait()
+        said.seek(0)
+        lines = said.read().decode(errors="replace").strip().splitlines()[-LAST_LINES:]
+        raise UserError(f"TensorBoard ended with {code}: {' / '.join(lines)}", where=site.name)
 
 
 def lasting(command: list[str]) -> str:
