@@ -39,7 +39,7 @@ tune *arguments: setup
 analyze *arguments: setup
     @{{python}} -m analysis "$@"
 
-# make the example of the README again: the ablation study, its table and its figure (about an hour)
+# make the example of the README again: the ablation study, its table and its figures (about an hour)
 example: setup
     @{{python}} -m sarx.tune search_spaces/ablation.yaml --on-code-change rerun
     @{{python}} -m analysis sar-ablation

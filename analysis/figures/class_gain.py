@@ -170,10 +170,11 @@ def _cell(cell: Cell, gain: Gains, decades: Decades) -> None:
 
 
 def _extremes(gain: Gains, most: int) -> str:
-    """Return the classes with the highest and the lowest gain."""
-    if not np.isfinite(gain.mean).any():
+    """Return the classes with the highest and the lowest gain, of those that the mean score averages over."""
+    counted = np.where(gain.unscored, np.nan, gain.mean)
+    if not np.isfinite(counted).any():
         return "no finite gain"
-    best, worst = int(np.nanargmax(gain.mean)), int(np.nanargmin(gain.mean))
+    best, worst = int(np.nanargmax(counted)), int(np.nanargmin(counted))
     return ", ".join(
         f"{short(gain.names[c], most)} {number(float(gain.mean[c]), 3, signed=True)}"
         for c in dict.fromkeys((best, worst))
