@@ -156,13 +156,11 @@ def came_up(node: Wanted, secret: Path, deadline: float, left: Callable[[], bool
     network for the first time does not keep.
     """
     folder = folder_of(node.ip)
+    # everybody may write to Ray's folder, were it not in ours
     mark, temporary = uuid.uuid4().hex, tempfile.mkdtemp(prefix="sarx-", dir="/tmp")
     with (folder / "ray.log").open("wb") as output:
         process = subprocess.Popen(
-            [
-                *start_command(node),
-                f"--temp-dir={temporary}/ray",
-            ],  # which everybody may write to, were it not in ours
+            [*start_command(node), f"--temp-dir={temporary}/ray"],
             env=environment(secret, mark),
             stdout=output,
             stderr=output,
@@ -267,7 +265,8 @@ def main() -> int:
             node = Wanted(options.ip, options.join, token, options.cluster, options.cpus, options.gpus)
 
             def wait_for_the_end() -> None:
-                sys.stdin.read()
+                while os.read(0, 4096):  # past sys.stdin, whose lock Python would want when it ends
+                    pass
                 end_of_input.set()
 
             threading.Thread(target=wait_for_the_end, daemon=True).start()
