@@ -358,3 +358,32 @@ def test_a_tunnel_that_does_not_open_says_why():
         tunnel(lambda _: ["bash", "-c", "echo no such host >&2; exit 3"], unused_ports(1)[0]),
     ):
         pass
+
+
+def test_the_node_of_another_cluster_is_left_alone(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = node.folder_of("10.1.0.1")
+    folder.mkdir(parents=True)
+    with subprocess.Popen(["sleep", "300"]) as process:
+        record = {"head": identity(process.pid), "processes": [], "mark": "none", "temporary": "/x"}
+        (folder / "node.json").write_text(json.dumps({**record, "cluster": "a"}))
+        assert node.down("10.1.0.1", cluster="b") == 0
+        assert process.poll() is None
+        with pytest.raises(UserError, match="a node of ours runs here already"):
+            node.up(node.Wanted("10.1.0.1", None, "t", "b"), lambda: False)
+        assert node.down("10.1.0.1", cluster="a") == 1
+        assert process.wait(10) == -signal.SIGTERM
+    assert not (folder / "node.json").exists()
+    assert node.down("10.1.0.1", cluster="a") == 0
+
+
+def test_a_port_that_something_else_has_is_named(monkeypatch):
+    (port,) = unused_ports(1)
+    monkeypatch.setattr(node, "PORTS", {"node-manager-port": port})
+    wanted = node.Wanted("127.0.0.1", "10.1.0.1:6379", "t")
+    node.check_ports(wanted)
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", port))
+        other.listen()
+        with pytest.raises(UserError, match=rf"port {port} cannot be used \(Address already in use\)"):
+            node.check_ports(wanted)
