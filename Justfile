@@ -77,11 +77,9 @@ dashboard *arguments: setup
 test *arguments: setup
     @.venv/bin/pytest -n 2 --dist worksteal "$@"
 
-# tests with real kills, clusters and job submission
+# tests with real kills, clusters and job submission, of several hosts, in a browser, with TeX (about half an hour)
 test-slow *arguments: setup
-    @if [ $# -gt 0 ]; then .venv/bin/pytest -m slow -rs --durations 20 --timeout 900 "$@"; else \
-        .venv/bin/pytest -m slow -rs --durations 20 --timeout 900 -n 2 --dist worksteal --ignore tests/ray && \
-        .venv/bin/pytest -m slow -rs --durations 20 --timeout 900 tests/ray; fi
+    @.venv/bin/pytest -m slow -rs --durations 20 --timeout 900 -n 2 --dist worksteal "$@"
 
 # kill and damage running studies, and count what was lost (8 to 20 minutes; see --help)
 chaos *arguments: setup
