@@ -173,9 +173,20 @@ def seal(store: Store, segments: list[Segment], below: int) -> bool:
     fences = [fence for fence in range(covered + 1, below) if fence not in last or last[fence].size]
     for fence in fences:
         number = last[fence].number + 1 if fence in last else 0
-        while not put_once(store, segment_name(fence, number), b""):
-            number += 1  # its driver is writing still
+        # Its driver may be writing still, so each try is one request alone. A seal whose answer was lost is
+        # followed by a second one, which says no more.
+        while not _put_seal(store, segment_name(fence, number)):
+            number += 1
     return bool(fences)
+
+
+def _put_seal(store: Store, name: str) -> bool:
+    """Put a seal; return whether nothing was there."""
+    try:
+        store.create(name, b"")
+    except FileExistsError:
+        return False
+    return True
 
 
 def put_once(store: Store, name: str, raw: bytes) -> bool:

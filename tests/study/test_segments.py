@@ -250,6 +250,7 @@ def test_a_driver_that_writes_while_it_is_sealed(url, store, monkeypatch):
             except (UserError, OSError):
                 return
             told.append(len(told))
+            stop.wait(0.0005)  # a driver that takes a result now and then
 
     thread = threading.Thread(target=write)
     thread.start()
@@ -262,6 +263,28 @@ def test_a_driver_that_writes_while_it_is_sealed(url, store, monkeypatch):
     assert [event["trial_id"] for event in second.events] == [str(number) for number in told]
     second.close()
     stop.set()
+
+
+def test_a_seal_whose_answer_was_lost_is_followed_by_a_second(url, store, monkeypatch):
+    with open_ledger(url) as first:
+        first.append("trial_finished", trial_id="a")
+    create, lost = store.create, []
+
+    def loses_an_answer(name, raw):
+        tag = create(name, raw)
+        if not lost:  # the request is sent again, and finds what it has put
+            lost.append(name)
+            raise FileExistsError(name)
+        return tag
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(store), "create", lambda self, name, raw: loses_an_answer(name, raw))
+        assert segments.seal(store, list_segments(store), 2)
+    empty = [segment.number for segment in list_segments(store) if segment.size == 0]
+    assert len(lost) == 1
+    assert len(empty) == 2
+    assert [event["trial_id"] for event in read_events(url)] == ["a"]
+    assert not segments.seal(store, list_segments(store), 2)
 
 
 def test_a_reader_during_writing_sees_a_prefix(url, store):
