@@ -77,9 +77,13 @@ dashboard *arguments: setup
 test *arguments: setup
     @.venv/bin/pytest -n 2 --dist worksteal "$@"
 
+# those in which Ray must notice a lost node run alone: its deadlines are of an idle machine
 # tests with real kills, clusters and job submission, of several hosts, in a browser, with TeX (about half an hour)
 test-slow *arguments: setup
-    @.venv/bin/pytest -m slow -rs --durations 20 --timeout 900 -n 2 --dist worksteal "$@"
+    @if [ $# -gt 0 ]; then .venv/bin/pytest -m slow -rs --durations 20 --timeout 900 "$@"; else \
+        alone=(tests/ray/test_{session,hosts,lost_workers,growing}.py); \
+        .venv/bin/pytest -m slow -rs --durations 20 --timeout 900 -n 2 --dist worksteal "${alone[@]/#/--ignore=}" && \
+        .venv/bin/pytest -m slow -rs --durations 20 --timeout 900 "${alone[@]}"; fi
 
 # kill and damage running studies, and count what was lost (8 to 20 minutes; see --help)
 chaos *arguments: setup
