@@ -77,11 +77,11 @@ dashboard *arguments: setup
 test *arguments: setup
     @.venv/bin/pytest -n 2 --dist worksteal "$@"
 
-# those in which Ray must notice a lost node run alone: its deadlines are of an idle machine
+# those with several Ray nodes run alone: Ray gives nodes fixed times to start and to be noticed as lost
 # tests with real kills, clusters and job submission, of several hosts, in a browser, with TeX (about half an hour)
 test-slow *arguments: setup
     @if [ $# -gt 0 ]; then .venv/bin/pytest -m slow -rs --durations 20 --timeout 900 "$@"; else \
-        alone=(tests/ray/test_{session,hosts,lost_workers,growing}.py); \
+        alone=(tests/ray/test_{session,hosts,lost_workers,growing,check}.py); \
         .venv/bin/pytest -m slow -rs --durations 20 --timeout 900 -n 2 --dist worksteal "${alone[@]/#/--ignore=}" && \
         .venv/bin/pytest -m slow -rs --durations 20 --timeout 900 "${alone[@]}"; fi
 
