@@ -19,7 +19,7 @@ from pathlib import Path
 
 from sarx.cluster.local import PORTS, answers
 from sarx.cluster.on_ray import connect, on_ray
-from sarx.cluster.place import CLUSTERS, STATE, Batch, Place, Site, check_commands, check_filled, open_site
+from sarx.cluster.place import STATE, Batch, Place, Site, check_commands, check_filled, open_site
 from sarx.cluster.places import PLACES
 from sarx.cluster.tokens import OWN
 from sarx.cluster.tunnel import LAST_LINES, running, tunnel
@@ -52,9 +52,7 @@ def current() -> str:
 
 def others(name: str) -> list[str]:
     """Return the places, but this one, where something of ours may be up, as far as is recorded."""
-    root = Path.cwd()
-    sites = {other: Site(other, root / CLUSTERS / other, root / STATE / other) for other in PLACES}
-    return [other for other, site in sites.items() if other != name and PLACES[other].is_up(site)]
+    return [other for other, place in PLACES.items() if other != name and place.is_up(open_site(other))]
 
 
 def find(name: str | None) -> tuple[Place, Site]:

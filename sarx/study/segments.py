@@ -175,15 +175,15 @@ def seal(store: Store, segments: list[Segment], below: int) -> bool:
         number = last[fence].number + 1 if fence in last else 0
         # Its driver may be writing still, so each try is one request alone. A seal whose answer was lost is
         # followed by a second one, which says no more.
-        while not _put_seal(store, segment_name(fence, number)):
+        while not put_new(store, segment_name(fence, number), b""):
             number += 1
     return bool(fences)
 
 
-def _put_seal(store: Store, name: str) -> bool:
-    """Put a seal; return whether nothing was there."""
+def put_new(store: Store, name: str, raw: bytes) -> bool:
+    """Put a segment; return whether nothing was there."""
     try:
-        store.create(name, b"")
+        store.create(name, raw)
     except FileExistsError:
         return False
     return True
@@ -191,11 +191,7 @@ def _put_seal(store: Store, name: str) -> bool:
 
 def put_once(store: Store, name: str, raw: bytes) -> bool:
     """Put a segment; return whether it is there with this content, of whomever."""
-    try:
-        store.create(name, raw)
-    except FileExistsError:
-        return store.read(name)[0] == raw
-    return True
+    return put_new(store, name, raw) or store.read(name)[0] == raw
 
 
 def compact_segments(store: Store, below: int, segments: list[Segment], contents: Contents) -> None:

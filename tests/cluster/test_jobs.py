@@ -189,7 +189,7 @@ def test_the_output_of_a_slurm_job_is_followed_to_its_exit_code(queue, capsys):
 def test_the_log_of_a_study_is_that_of_no_other(queue, capsys):
     site, runs, listed = queue
     listed.write_text("")
-    for name in ("sarx-foo-bar-8.out", "sarx-foo-7.out"):  # the older one first
+    for name in ("sarx-foo-bar-8.out", "sarx-foo-7.out"):
         (runs / name).write_text(f"{name}\n")
         number = name.removesuffix(".out").rpartition("-")[2]
         (runs / number).mkdir(exist_ok=True)

@@ -15,12 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from sarx.cluster import bare_metal, jobs, launcher, node, words
+from sarx.cluster import bare_metal, node, words
 from sarx.cluster.local import unused_ports
 from sarx.cluster.place import MARKED, Site, open_site, read_settings
 from sarx.cluster.places import PLACES
 from sarx.cluster.processes import alive, end, identity, marked
-from sarx.cluster.tokens import make_token, own_token, use_token
 from sarx.cluster.tunnel import tunnel
 from sarx.config.errors import UserError
 
@@ -90,136 +89,6 @@ def test_no_word_goes_to_a_place_with_marked_values(word, name, tmp_path, monkey
     place = [name] if word == "down" else ["--place", name]
     assert words.main([word, *place, *(["x.yaml"] if word == "job" else [])]) == 2
     assert "fill in the marked values first" in capsys.readouterr().err
-
-
-def test_a_board_of_a_study_that_there_is_not_is_refused(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("SARX_STORAGE", str(tmp_path / "results"))
-    (tmp_path / "results" / "sar-ablation").mkdir(parents=True)
-    assert words.main(["tensorboard", "sar-ablatoin"]) == 2
-    assert "no study 'sar-ablatoin' in" in (said := capsys.readouterr().err)
-    assert "did you mean 'sar-ablation'?" in said
-
-
-def test_a_place_that_there_is_not_is_refused(capsys):
-    assert words.main(["up", "kuberays"]) == 2
-    assert "did you mean 'kuberay'?" in capsys.readouterr().err
-    assert words.main(["updown"]) == 2
-    assert words.main(["job", "--place"]) == 2
-    assert words.main(["job"]) == 2
-
-
-def test_status_without_a_cluster_is_that_of_the_studies(tmp_path, monkeypatch, capfd):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("SARX_STORAGE", str(tmp_path / "results"))
-    assert words.main(["status"]) == 0
-    assert f"no study in {tmp_path / 'results'} yet" in capfd.readouterr().out
-    assert words.main(["status", "unknown"]) == 2
-    assert words.main(["down"]) == 0
-    assert "no cluster of ours is up" in capfd.readouterr().out
-    assert words.main(["job", "x.yaml"]) == 2
-    assert words.main(["logs"]) == 2
-    assert "start one with: just up" in capfd.readouterr().err
-
-
-def test_the_words_own_options_stand_before_the_study():
-    arguments = ["--place", "slurm", "--stop", "x.yaml", "--set", "a=1", "--stop"]
-    assert words.own_options(arguments, "--stop") == ("slurm", True)
-    assert arguments == ["x.yaml", "--set", "a=1", "--stop"]
-
-
-def test_a_token_is_for_its_user_alone_and_is_kept(tmp_path, monkeypatch):
-    path = tmp_path / "token" / "auth_token"
-    make_token(path)
-    first = path.read_text()
-    assert re.fullmatch(r"[0-9a-f]{64}", first)
-    assert path.stat().st_mode & 0o777 == 0o600
-    assert path.parent.stat().st_mode & 0o077 == 0
-    make_token(path)
-    assert path.read_text() == first
-    path.chmod(0o644)
-    with pytest.raises(UserError, match="others can read the token"):
-        make_token(path)
-    monkeypatch.setenv("RAY_AUTH_TOKEN", "another")
-    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
-    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", "")
-    use_token(path)
-    assert "RAY_AUTH_TOKEN" not in os.environ
-    assert (os.environ["RAY_AUTH_MODE"], os.environ["RAY_AUTH_TOKEN_PATH"]) == ("token", str(path))
-
-
-def test_the_users_own_token_is_for_them_alone(tmp_path, monkeypatch):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
-        monkeypatch.delenv(name, raising=False)
-    path = tmp_path / ".ray" / "auth_token"
-    own_token(make=False)
-    assert not path.exists()
-    own_token(make=True)
-    first = path.read_text()
-    assert re.fullmatch(r"[0-9a-f]{64}", first)
-    assert path.stat().st_mode & 0o777 == 0o600
-    path.chmod(0o644)  # as Ray makes it
-    own_token(make=False)
-    assert path.stat().st_mode & 0o777 == 0o600
-    assert path.read_text() == first
-    assert [entry.name for entry in path.parent.iterdir()] == ["auth_token"]
-    path.unlink()
-    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "another"))
-    own_token(make=True)
-    assert not path.exists()
-
-
-def test_a_cluster_that_does_not_answer_is_one_message(tmp_path, monkeypatch, capfd):
-    (port,) = unused_ports(1)
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / ".sarx").mkdir()
-    (tmp_path / ".sarx" / "cluster.json").write_text(json.dumps({"ports": {"dashboard": port}}))
-    (tmp_path / "x.yaml").write_text("study: x\n")
-    (tmp_path / "results").mkdir()
-    for arguments in (["job", "x.yaml"], ["job", "--stop", "x.yaml"], ["logs"], ["dashboard"]):
-        assert words.main(arguments) == 2
-        said = capfd.readouterr().err
-        assert "Traceback" not in said
-        assert "just down local, then just up local" in said
-    (tmp_path / ".sarx" / "place").write_text("local\n")
-    assert words.main(["status"]) == 0
-    assert "cluster local: the cluster that just up local started does not answer" in capfd.readouterr().out
-
-
-@pytest.mark.parametrize("error", [RuntimeError("HTTP 500"), ConnectionError("reset")])
-def test_what_a_job_server_does_wrong_is_one_message(error, tmp_path, monkeypatch, capfd):
-    class Broken:
-        def list_jobs(self):
-            raise error
-
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(jobs, "open_client", lambda address: Broken())
-    (tmp_path / ".sarx").mkdir()
-    (tmp_path / ".sarx" / "cluster.json").write_text(json.dumps({"ports": {"dashboard": 1}}))
-    (tmp_path / "x.yaml").write_text("study: x\n")
-    for arguments in (["job", "x.yaml"], ["job", "--stop", "x.yaml"], ["logs"]):
-        assert words.main(arguments) == 2
-        assert f"does not answer ({error})" in capfd.readouterr().err
-
-
-def test_a_cluster_whose_start_was_cut_off_is_still_known(checkout, capsys):
-    launcher.record_name(words.find("aws")[1])
-    assert words.current() == "aws"
-    words.CURRENT.write_text("bare_metal\n")
-    assert words.others("bare_metal") == ["aws"]
-    assert words.main(["down"]) == 0
-    assert (
-        "aws: a cluster of ours may be up too; just status --place aws, just down aws"
-        in capsys.readouterr().out
-    )
-
-
-def test_results_of_hosts_are_not_looked_for_on_a_machine_without_them(checkout, capsys):
-    for word in ("status", "tensorboard"):
-        assert words.main([word, "--place", "bare_metal"]) == 2
-        said = "/x: no folder of this machine, where it is looked for while no cluster of bare_metal is up"
-        assert said in capsys.readouterr().err
 
 
 # ------------------------------------------------------------ bare metal

@@ -238,7 +238,10 @@ def test_a_replaced_driver_cannot_slip_behind_the_seal(url, store):
 
 
 def test_a_driver_that_writes_while_it_is_sealed(url, store, monkeypatch):
-    """The first goes on writing until the second's seal is in place; the second reads all of it."""
+    """The first goes on writing until the second's seal is in place; the second reads all of it.
+
+    A driver that puts without a pause could keep ahead of the seal until its lease is found lost.
+    """
     first = open_ledger(url)
     first._lease._stop.set()
     told, stop = [], threading.Event()
@@ -250,7 +253,7 @@ def test_a_driver_that_writes_while_it_is_sealed(url, store, monkeypatch):
             except (UserError, OSError):
                 return
             told.append(len(told))
-            stop.wait(0.0005)  # a driver that takes a result now and then
+            stop.wait(0.0005)
 
     thread = threading.Thread(target=write)
     thread.start()

@@ -78,7 +78,7 @@ def test_forest_says_which_verdicts_sign_flips_leave_in_doubt(study: Begin) -> N
     verdicts = replace(comparison.verdicts, doubted=[False, True])
     (drawing,) = forest_plot(replace(sources, comparison=replace(comparison, verdicts=verdicts)))
     remarks = {text.xy[1]: text.get_text() for text in drawing.figure.axes[0].texts}
-    assert remarks == {0: "3 of 5", 1: "flips ?"}  # of the first two seeds were lost
+    assert remarks == {0: "3 of 5", 1: "flips ?"}  # two seeds of the first arm were lost
     assert "flips ?: significant by t, but not by joint sign flips" in drawing.caption
 
 
