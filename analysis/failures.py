@@ -8,6 +8,7 @@ import polars as pl
 
 from analysis.provenance import utc
 from analysis.table import Table
+from analysis.trials import of_kind
 
 MOST = 100
 """Rows of a table; of more the last ones are shown."""
@@ -17,13 +18,13 @@ LONGEST = 300
 
 def failure_table(events: pl.DataFrame) -> Table | None:
     """Return failed attempts and diverged trials, the last ``MOST`` of them; None without any."""
-    columns = events.select("seq", "time", "event", "trial_id", "phase", "attempt", "payload")
-    bad = columns.filter(pl.col("event").is_in(["failed", "diverged"])).sort("seq")
+    bad = of_kind(events, "failed", "diverged").sort("seq")
     if bad.is_empty():
         return None
     of_trial = _names(events)
     rows = []
-    for event in bad.tail(MOST).iter_rows(named=True):
+    shown = bad.select("event", "trial_id", "time", "phase", "attempt", "payload").tail(MOST)
+    for event in shown.iter_rows(named=True):
         payload = json.loads(event["payload"] or "{}")
         kind = "diverged" if event["event"] == "diverged" else str(payload.get("kind") or "failed")
         rows.append(
@@ -45,7 +46,7 @@ def failure_table(events: pl.DataFrame) -> Table | None:
 
 def void_table(events: pl.DataFrame) -> Table | None:
     """Return the results that were declared void, with their reasons; None without any."""
-    gone = events.filter(pl.col("event") == "forgotten").sort("seq")
+    gone = of_kind(events, "forgotten").sort("seq")
     if gone.is_empty():
         return None
     rows = [
@@ -57,8 +58,7 @@ def void_table(events: pl.DataFrame) -> Table | None:
 
 def _names(events: pl.DataFrame) -> dict[str, str]:
     """Return trial_id -> the rows that it was proposed or claimed for."""
-    columns = events.select("event", "trial_id", "arm", "level")
-    claims = columns.filter(pl.col("event").is_in(["proposed", "claimed"]) & pl.col("arm").is_not_null())
+    claims = of_kind(events, "proposed", "claimed").filter(pl.col("arm").is_not_null())
     names: dict[str, list[str]] = {}
     for trial, arm, level in (
         claims.select("trial_id", "arm", "level").unique(maintain_order=True).iter_rows()

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 PAGE = Path(__file__).with_name("page")
 """Template, style and script."""
-_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
+_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")  # in no HTML file
 _OF_SEARCH = re.compile(r"\bsearch\b|\bwinners?\b|trade-offs|\bno results\b|\bnot results\b", re.IGNORECASE)
 
 
@@ -40,7 +40,6 @@ def to_html(report: Report, drawings: Sequence[Drawing], figures: Path) -> str:
         loader=FileSystemLoader(PAGE),
         autoescape=True,
         undefined=StrictUndefined,
-        finalize=_printable,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
@@ -54,7 +53,7 @@ def to_html(report: Report, drawings: Sequence[Drawing], figures: Path) -> str:
     text = environment.get_template("report.html").render(
         page=_page(report, drawings, figures), style=Markup(style), script=Markup(script), policy=policy
     )
-    return text.lstrip()
+    return _UNPRINTABLE.sub("\ufffd", text.lstrip())
 
 
 def of_search(title: str) -> bool:
@@ -64,7 +63,7 @@ def of_search(title: str) -> bool:
 
 def breakable(text: str) -> Markup:
     """Return a name, escaped, that may be broken after the marks which join its words."""
-    return Markup(re.sub(r"(?<=[_/.])(?=\w)", "<wbr>", str(escape(_printable(text)))))
+    return Markup(re.sub(r"(?<=[_/.])(?=\w)", "<wbr>", str(escape(text))))
 
 
 class _Numbered:
@@ -162,11 +161,6 @@ def _sections(page: dict[str, Any]) -> list[tuple[str, str]]:
 def _is_cost(table: Table) -> bool:
     """Return whether a table says what rows cost."""
     return table.title.startswith("Cost") and not of_search(table.title)
-
-
-def _printable(value: Any) -> Any:
-    """Return a text without characters that no HTML file may hold, each replaced by U+FFFD."""
-    return _UNPRINTABLE.sub("\ufffd", value) if type(value) is str else value
 
 
 def _read(name: str) -> str:

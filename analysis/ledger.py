@@ -4,16 +4,17 @@ A second reading of the rules in ``sarx.study.ledger_schema`` and ``sarx/study/l
 of the driver's: files in the order of their fences, events of replaced drivers dropped, no event missing.
 
 Most of a ledger is metrics of epochs that no table needs. They are verified like everything else and stay
-packed: the column ``metrics`` holds their JSON, ``analysis.packed`` unpacks it. One thread verifies the lines
-and takes them apart, polars parses what lies before the metrics.
+packed: the column ``metrics`` holds their JSON, ``analysis.packed`` unpacks it. One thread takes the lines
+apart and computes their checksums, polars parses what lies before the metrics.
 """
 
 from __future__ import annotations
 
 import json
+import mmap
+import os
 import re
 import zlib
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,14 +22,15 @@ from pathlib import Path
 import polars as pl
 
 from analysis.errors import UserError
-from analysis.ledger_part import SEAL, Misfit, Part, sealed
+from analysis.ledger_part import SEAL, Misfit, Part, Unsealed, sealed
 from sarx.study.ledger_schema import COLUMNS, SCHEMA_VERSION
 
 _SCALARS: dict[str, pl.DataType] = {"int": pl.Int64(), "float": pl.Float64(), "str": pl.String()}
 _CRC_MEMBER = b',"crc":'
 _FILE = re.compile(r"events\.ndjson|(events|compacted)-(\d{6,})(?:-(\d{6,}))?\.ndjson")
 _TRIES = 20  # listings, while a driver compacts
-_PART = 1 << 25  # bytes of a file that are parsed together
+_CHUNK = 1 << 20  # bytes of a file whose lines are taken apart while the processor's cache holds them
+_PART = 1 << 27  # bytes of a file that are parsed together
 
 
 @dataclass(frozen=True)
@@ -156,46 +158,52 @@ def _before(events: pl.DataFrame, seq: int | None) -> pl.DataFrame:
 
 def _read_file(file: LedgerFile) -> tuple[pl.DataFrame, bool]:
     """Return the events of a file, and whether its last line was torn."""
-    data = file.path.read_bytes()  # all at once: a driver may be writing
-    schema = ledger_schema()
-    end, waiting = 0, []
+    data = _file_bytes(file.path)
     try:
-        with ThreadPoolExecutor(1) as pool:
-            for part in _verified(file, data):
-                waiting.append(pool.submit(part.frame, data, schema))
-                end = part.end
-        frames = [parsed.result() for parsed in waiting]
+        try:
+            frame, end = _parsed(data, len(data))
+        except Unsealed as bad:
+            frame, end = _parsed(data, bad.start)
     except Misfit as problem:
         raise UserError(
             f"{file.path}:{problem.line}: does not fit the ledger's schema (version {SCHEMA_VERSION}): "
             f"{problem}"
         ) from None
-    frame = pl.concat(frames)
+    if end < len(data):
+        _check_torn(file, data[end:], frame.height + 1)
     _check_version(file, frame)
     _check_fence(file, frame)
     return frame, end < len(data)
 
 
-def _verified(file: LedgerFile, data: bytes) -> Iterator[Part]:
-    """Yield the lines of a file in parts, every checksum compared; a last line that was torn is left out.
+def _file_bytes(path: Path) -> mmap.mmap | bytes:
+    """Return what a file holds now, mapped: nobody changes what was written, takes it away or shortens it."""
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size  # a driver may be writing
+        flags = mmap.MAP_PRIVATE | getattr(mmap, "MAP_POPULATE", 0)  # all pages at once, where that is known
+        return mmap.mmap(file.fileno(), size, flags, mmap.PROT_READ) if size else b""
+
+
+def _parsed(data: mmap.mmap | bytes, stop: int) -> tuple[pl.DataFrame, int]:
+    """Return the events of the complete lines before ``stop``, and where these lines end.
 
     Raises:
-        UserError: a bad line, with file and line.
+        Unsealed: the checksum of a line does not agree.
+        Misfit: a line does not fit the schema.
     """
-    find, view, crc32 = data.find, memoryview(data), zlib.crc32
-    part, start = Part(1), 0
-    while (end := find(b"\n", start)) >= 0:
-        seal = end - SEAL
-        if data[seal:end] != b',"crc":"%08x"}' % crc32(b"}", crc32(view[start:seal])):
-            break
-        part.add(data, start, end)
-        start = end + 1
-        if start - part.start > _PART:
-            yield part
-            part = Part(part.line + len(part), start)
-    yield part
-    if start < len(data):
-        _check_torn(file, data[start:], part.line + len(part))
+    schema, waiting, part = ledger_schema(), [], Part(1)
+    chunk = _CHUNK
+    with ThreadPoolExecutor(1) as pool:
+        while part.end < stop:
+            taken = part.take(data[part.end : min(part.end + chunk, stop)])
+            if not taken and part.end + chunk >= stop:
+                break
+            chunk = _CHUNK if taken else 2 * chunk  # until it holds a whole line
+            if part.end - part.start > _PART:
+                waiting.append(pool.submit(part.frame, data, schema))
+                part = Part(part.line + len(part), part.end)
+        waiting.append(pool.submit(part.frame, data, schema))
+    return pl.concat([parsed.result() for parsed in waiting]), part.end
 
 
 def _check_torn(file: LedgerFile, rest: bytes, number: int) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
-import zlib
+import mmap
 from collections.abc import Iterator
 
 import numpy as np
 import orjson
 import polars as pl
 import pyarrow as pa
+from zlib_ng import zlib_ng
 
 SEAL = len(b',"crc":"01234567"}')
 """Bytes of the checksum at the end of every line."""
@@ -29,6 +30,19 @@ class Misfit(Exception):
         self.line = line
 
 
+class Unsealed(Exception):
+    """The checksum of a line does not agree with what stands before it.
+
+    Attributes:
+        start: where the line begins in the file.
+    """
+
+    def __init__(self, start: int) -> None:
+        """Remember the place."""
+        super().__init__(start)
+        self.start = start
+
+
 class Part:
     """Lines of a file, taken apart.
 
@@ -37,36 +51,41 @@ class Part:
         start: its place in the file, in bytes.
 
     Attributes:
-        end: where the lines that were added end.
+        end: where the lines that were taken end.
     """
 
     def __init__(self, line: int, start: int = 0) -> None:
         """Begin without lines."""
         self.line, self.start, self.end = line, start, start
+        self._crcs: list[int] = []  # what the checksum of each line must be
         self._heads: list[bytes] = []  # JSON without metrics, in pieces
         self._spans: list[int] = []  # begin and end of the metrics of each line
         self._moved: dict[int, bytes] = {}  # metrics that do not stand in the file like this
+        self._misfit: Misfit | None = None  # the first line that is no event
 
     def __len__(self) -> int:
         """Return the number of lines."""
-        return len(self._spans) // 2
+        return len(self._crcs)
 
-    def add(self, data: bytes, start: int, end: int) -> None:
-        """Add the line ``data[start:end]``, whose checksum agrees, and the newline behind it."""
-        self.end = end + 1
-        seal = end - SEAL
-        at = data.find(_METRICS, start, seal)  # inside a string the quotes would be escaped
-        if at >= 0 and data.find(b"]", at, seal) == seal - 1:  # nothing but the checksum follows
-            self._heads += data[start:at], data[seal : end + 1]
-            self._spans += at + len(_METRICS) - 1, seal
-            return
-        line = data[start : end + 1]
-        if at >= 0 or b'"metrics"' in line:
-            line = self._move(line)
-        self._heads.append(line)
-        self._spans += start, start
+    def take(self, chunk: bytes) -> int:
+        """Take the complete lines of ``chunk``, which stands at ``end`` in the file; return their bytes."""
+        crcs, heads, spans, crc32 = self._crcs, self._heads, self._spans, zlib_ng.crc32
+        find, view, begin, start = chunk.find, memoryview(chunk), self.end, 0
+        while (end := find(b"\n", start)) >= 0:
+            seal = end - SEAL
+            at = find(_METRICS, start, seal)  # inside a string the quotes would be escaped
+            if at >= 0 and find(b"]", at, seal) == seal - 1:  # nothing but the checksum follows
+                heads += chunk[start:at], chunk[seal : end + 1]
+                spans += begin + at + len(_METRICS) - 1, begin + seal
+            else:
+                heads.append(self._without_metrics(chunk[start : end + 1]))
+                spans += begin + start, begin + start
+            crcs.append(crc32(b"}", crc32(view[start:seal])))
+            start = end + 1
+        self.end += start
+        return start
 
-    def frame(self, data: bytes, schema: pl.Schema) -> pl.DataFrame:
+    def frame(self, data: mmap.mmap | bytes, schema: pl.Schema) -> pl.DataFrame:
         """Return one row per line, with the columns of the ledger's schema, ``metrics`` as bytes.
 
         Args:
@@ -74,31 +93,51 @@ class Part:
             schema: of the ledger.
 
         Raises:
+            Unsealed: the checksum of a line does not agree.
             Misfit: a line is not what the schema says.
         """
         plain = pl.Schema({name: kind for name, kind in schema.items() if name != "metrics"})
         heads = b"".join(self._heads)
         try:
-            found = pl.scan_ndjson(io.BytesIO(heads), schema=plain).collect() if heads else plain.to_frame()
+            found = pl.read_ndjson(heads, schema=plain) if heads else plain.to_frame()
         except pl.exceptions.PolarsError:
-            raise next(self._misfits(heads, plain)) from None
-        assert found.height == len(self), f"line {self.line}: {found.height} events in {len(self)} lines"
+            self._misfit = self._misfit or next(self._misfits(heads, plain))
+        if self._misfit:
+            self._check_seals(data)
+            raise self._misfit
+        expected = np.array(self._crcs, dtype=">u4").tobytes().hex()
+        if found.height != len(self) or "".join(found["crc"].fill_null("")) != expected:
+            self._check_seals(data)
+            raise AssertionError(f"line {self.line}: {found.height} events in {len(self)} lines")
         return found.with_columns(self._packed(data)).select(*schema)
+
+    def _check_seals(self, data: mmap.mmap | bytes) -> None:
+        """Look for a line whose checksum does not agree."""
+        start = self.start
+        for line in data[self.start : self.end].split(b"\n")[:-1]:
+            if not sealed(line):
+                raise Unsealed(start)
+            start += len(line) + 1
+
+    def _without_metrics(self, line: bytes) -> bytes:
+        """Return a line as it is, or without metrics that do not stand at its end."""
+        return self._move(line) if b'"metrics"' in line else line
 
     def _move(self, line: bytes) -> bytes:
         """Take the metrics out of a line in which something follows them."""
         number = len(self)
         try:
             event = orjson.loads(line)
-        except orjson.JSONDecodeError as problem:
-            raise Misfit(str(problem), self.line + number) from None
-        metrics = event.pop("metrics", None)
+            metrics = event.pop("metrics", None)
+        except (orjson.JSONDecodeError, AttributeError, TypeError) as problem:
+            self._misfit = self._misfit or Misfit(str(problem), self.line + number)
+            return line
         if metrics is None:
             return line
         self._moved[number] = orjson.dumps(metrics)
         return orjson.dumps(event) + b"\n"
 
-    def _packed(self, data: bytes) -> pl.Series:
+    def _packed(self, data: mmap.mmap | bytes) -> pl.Series:
         """Return the metrics of every line as bytes that are not copied from the file; null without any."""
         bounds = np.array([*self._spans, self._spans[-1] if self._spans else 0], dtype=np.int64)
         buffers = [None, pa.py_buffer(bounds), pa.py_buffer(data)]
@@ -119,5 +158,5 @@ class Part:
 
 def sealed(line: bytes) -> bool:
     """Return whether a line ends with the checksum of what stands before; such a line is what was written."""
-    crc = b"%08x" % zlib.crc32(b"}", zlib.crc32(memoryview(line)[:-SEAL]))
+    crc = b"%08x" % zlib_ng.crc32(b"}", zlib_ng.crc32(memoryview(line)[:-SEAL]))
     return line[-SEAL:] == b',"crc":"' + crc + b'"}'

@@ -50,16 +50,17 @@ def class_counts(study: Study, folder: Path, events: pl.DataFrame, trials: pl.Da
     counts: Counts = {}
     for level in study.levels:
         seed_of = dict(ended.filter(level=level, arm=study.reference).select("trial_id", "index").iter_rows())
-        counts[level] = _counts(study, folder, events.filter(pl.col("trial_id").is_in([*seed_of])), seed_of)
+        of_level = finished(events).filter(pl.col("trial_id").is_in([*seed_of]))
+        counts[level] = _counts(study, folder, of_level, seed_of)
     return counts
 
 
 def _counts(
-    study: Study, folder: Path, events: pl.DataFrame, seed_of: Mapping[str, int]
+    study: Study, folder: Path, ended: pl.DataFrame, seed_of: Mapping[str, int]
 ) -> dict[int, dict[str, float]]:
-    """Return the counts of each class in the finished trials of some events, by seed."""
+    """Return the counts of each class in finished trials, by seed."""
     found: dict[int, dict[str, float]] = {}
-    results = metric_values(finished(events))
+    results = metric_values(ended)
     for _, of_trial in results.group_by("trial_id", maintain_order=True):
         scores = class_scores(study, dict(of_trial.select("metric", "value").iter_rows()))
         trial = of_trial["trial_id"][0]

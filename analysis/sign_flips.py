@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy import special
 
 Array = NDArray[np.float64]
+Counts = NDArray[np.int64]
 EXACT_FLIPS = 4096 * 4
 NO_SPREAD = 1e-12
 """Differences whose variance is a smaller part of their mean square than this differ by rounding alone."""
@@ -30,8 +31,10 @@ def sign_matrix(seeds: int, most: int = EXACT_FLIPS, random_seed: int = 0) -> Ar
 def sign_flip_p(differences_RK: Array) -> Array:
     """Return p values of ``differences_RK`` (R, K; NaN = missing), adjusted over all rows (R,).
 
-    max-t where all rows have the same n; rows of different n are made comparable by the p value of their own
-    t (min-p). NaN where a row has fewer than 2 pairs.
+    Step-down: the row of rank r is compared with the strongest evidence of the rows from rank r on. max-t
+    where all rows have the same n; rows of different n are made comparable by the p value of their own t
+    (min-p), for which it is turned into the t that is as rare at another n. NaN where a row has fewer than 2
+    pairs.
     """
     n = np.isfinite(differences_RK).sum(axis=1)
     rows = np.flatnonzero(n >= 2)
@@ -42,12 +45,15 @@ def sign_flip_p(differences_RK: Array) -> Array:
     signs = sign_matrix(differences.shape[1])
     if len(signs) == 2 ** differences.shape[1]:
         signs = signs[: len(signs) // 2]  # the other half are their opposites, with the same |t|
-    evidence_FR = _evidence(differences, signs)
-    order = np.argsort(-evidence_FR[0], kind="stable")
-    # Step-down: the row of rank r is compared with the strongest evidence of the rows from rank r on.
-    most = np.maximum.accumulate(evidence_FR[:, order[::-1]], axis=1)[:, ::-1]
-    share = (most >= evidence_FR[0, order] * (1 - 1e-9)).mean(axis=0)
-    adjusted[rows[order]] = np.maximum.accumulate(share)
+    n, t_FR = n[rows], _t_values(differences, signs)
+    order = _strongest_first(t_FR[0], n)
+    n, t_FR = n[order], t_FR[:, order]
+    reached_FR = np.zeros(t_FR.shape, dtype=bool)
+    for pairs in np.unique(n):
+        alike = np.where(n == pairs, t_FR, -np.inf)
+        most = np.maximum.accumulate(alike[:, ::-1], axis=1)[:, ::-1]
+        reached_FR |= most >= _as_rare(t_FR[0], n, pairs) * (1 - 1e-9)
+    adjusted[rows[order]] = np.maximum.accumulate(reached_FR.mean(axis=0))
     return adjusted
 
 
@@ -56,8 +62,8 @@ def least_attainable_p(n_R: Array) -> Array:
     return np.minimum(1.0, 2.0 ** (1 - n_R))
 
 
-def _evidence(differences_RK: Array, signs_FK: Array) -> Array:
-    """Return how far from 0 each row is after every flip (F, R): |t|, or -log p where rows differ in n."""
+def _t_values(differences_RK: Array, signs_FK: Array) -> Array:
+    """Return |t| of each row after every flip (F, R)."""
     known = np.isfinite(differences_RK)
     n = known.sum(axis=1).astype(np.float64)
     filled = np.where(known, differences_RK, 0.0)
@@ -67,7 +73,20 @@ def _evidence(differences_RK: Array, signs_FK: Array) -> Array:
     # A variance that is rounding noise of equal differences must not depend on the order of summation.
     variance = np.where(variance <= NO_SPREAD * squares / n, 0.0, variance)
     with np.errstate(divide="ignore", invalid="ignore"):
-        t = np.where(mean == 0, 0.0, np.abs(mean) / np.sqrt(variance / n))
-        if (n == n[0]).all():
-            return np.asarray(t, dtype=np.float64)
-        return np.asarray(-np.log(2 * special.stdtr(n - 1, -t)), dtype=np.float64)
+        return np.asarray(np.where(mean == 0, 0.0, np.abs(mean) / np.sqrt(variance / n)), dtype=np.float64)
+
+
+def _strongest_first(t_R: Array, n_R: Counts) -> Counts:
+    """Return the rows by their evidence: |t|, or where rows differ in n its p value."""
+    evidence = t_R
+    if len(np.unique(n_R)) > 1:
+        with np.errstate(divide="ignore"):
+            evidence = -np.log(special.stdtr(n_R - 1, -t_R))
+    return np.argsort(-evidence, kind="stable")
+
+
+def _as_rare(t_R: Array, n_R: Counts, n: int) -> Array:
+    """Return the |t| of n pairs (R,) with the p values that ``t_R`` have at their own numbers of pairs."""
+    with np.errstate(divide="ignore"):
+        same = np.abs(special.stdtrit(n - 1, special.stdtr(n_R - 1, -t_R)))  # of p = 0 it is +inf
+    return np.where(n_R == n, t_R, same)

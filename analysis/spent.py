@@ -13,8 +13,7 @@ from analysis.trials import epochs
 def cost_sentences(sources: Sources) -> list[str]:
     """Return the totals: hours of all attempts, and from when to when the ledger reaches."""
     events, gpus = sources.events, sources.study.search.gpus
-    columns = ("event", "trial_id", "attempt", "epoch", "step", "duration_s", "workers")
-    trained = epochs(events.select(columns))
+    trained = epochs(events)
     hours = float(trained["hours"].sum())
     planned = sources.study.search.workers
     gpu_hours = float((trained["hours"] * trained["workers"].fill_null(planned)).sum()) * gpus / planned

@@ -5,6 +5,8 @@ R rows (arm x level), K confirm seeds; a value that is missing is NaN, so that e
 
 from __future__ import annotations
 
+import bisect
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -147,14 +149,16 @@ def seeds_to_decide(
     """
     if not (effect > 0 and sd > 0):
         return None
-    k = np.arange(2, most + 1, dtype=np.float64)
-    critical = special.stdtrit(k - 1, 1 - alpha / 2)
-    shift = effect * np.sqrt(k) / sd
-    # Far from 0 (shift > 30, beyond every critical value) nctdtr loses accuracy; the power there is 1.
-    safe = np.minimum(shift, 30.0)
-    reached = np.where(shift > critical + 30, 1.0, 1 - special.nctdtr(k - 1, safe, critical))
-    enough = np.flatnonzero(reached >= power)
-    return int(k[enough[0]]) if len(enough) else None
+
+    def reached(k: int) -> bool:
+        critical = special.stdtrit(k - 1, 1 - alpha / 2)
+        shift = effect * math.sqrt(k) / sd
+        # Far from 0 (shift > 30, beyond every critical value) nctdtr loses accuracy; the power there is 1.
+        far = shift > critical + 30
+        return bool(far or 1 - special.nctdtr(k - 1, min(shift, 30.0), critical) >= power)
+
+    found = bisect.bisect_left(range(2, most + 1), True, key=reached) + 2  # the power grows with k
+    return found if found <= most else None
 
 
 def _divide(numerator: Array, denominator: Array) -> Array:

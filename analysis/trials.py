@@ -85,10 +85,9 @@ def trial_status(
         max_failures: failed attempts that a trial may have; None: any failure counts as one for good.
     """
     done = finished(events, phases).select("trial_id", pl.lit("finished").alias("status"))
-    of_phase = of_kind(events, *_STATUS).filter(pl.col("phase").is_in(phases))
-    open_ones = of_phase.select("trial_id", "attempt", "seq", "event", "payload").join(
-        done, on="trial_id", how="anti", maintain_order="left"
-    )
+    of_phase = pl.col("event").is_in([*_STATUS]) & pl.col("phase").is_in(phases)
+    told = events.select(pl.col("trial_id", "attempt", "seq", "event", "payload").filter(of_phase))
+    open_ones = told.join(done, on="trial_id", how="anti", maintain_order="left")
     last = (
         _last_of_each(still_true(open_ones, events), "trial_id")
         .join(_retried(events), on="trial_id", how="left", maintain_order="left")
@@ -111,7 +110,7 @@ def epochs(events: pl.DataFrame) -> pl.DataFrame:
 
     Columns: trial_id, attempt, epoch, hours, step, workers (null: as many as planned).
     """
-    timed = of_kind(events, *_EPOCHS).filter(pl.col("duration_s").is_not_null())
+    timed = _epoch_events(events).filter(pl.col("duration_s").is_not_null())
     return timed.group_by("trial_id", "attempt", pl.col("epoch").fill_null(0)).agg(
         (pl.col("duration_s").max() / 3600).alias("hours"), pl.col("step", "workers").max()
     )
@@ -142,7 +141,7 @@ def train_seconds(events: pl.DataFrame) -> pl.DataFrame:
 
 def other_workers(events: pl.DataFrame) -> pl.DataFrame:
     """Return trial_id and workers, the fewest, of the trials that trained an epoch on other than planned."""
-    told = events.filter(pl.col("workers").is_not_null()).select("trial_id", "epoch").unique()
+    told = events.select(pl.col("trial_id", "epoch").filter(pl.col("workers").is_not_null())).unique()
     found = _last_epochs(events, "workers", told)
     return found.drop_nulls("workers").group_by("trial_id").agg(pl.col("workers").min())
 
@@ -152,10 +151,17 @@ def _last_epochs(events: pl.DataFrame, column: str, at: pl.DataFrame | None = No
 
     ``at``: trial_id and epoch of those that are wanted; None: all.
     """
-    found = of_kind(events, *_EPOCHS).select("trial_id", "epoch", "attempt", "seq", column)
+    found = _epoch_events(events).select("trial_id", "epoch", "attempt", "seq", column)
     if at is not None:
         found = found.join(at, on=["trial_id", "epoch"], how="semi", maintain_order="left")
     return _last_of_each(still_true(found, events), "trial_id", "epoch").drop("attempt", "seq")
+
+
+@once_per_ledger
+def _epoch_events(events: pl.DataFrame) -> pl.DataFrame:
+    """Return what the events with results say of epochs."""
+    columns = ("trial_id", "attempt", "seq", "epoch", "step", "duration_s", "workers", "metrics")
+    return events.select(pl.col(columns).filter(pl.col("event").is_in(_EPOCHS)))
 
 
 @once_per_ledger

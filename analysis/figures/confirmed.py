@@ -56,7 +56,7 @@ def drawing_name(stem: str, number: int, of: int) -> str:
 def class_names(sources: Sources, trial_id: str, count: int) -> list[str]:
     """Return the names of the classes, as the per-class scores of a trial have them; numbers if not so."""
     split = sources.study.primary.partition("/")[0]
-    metrics = metric_values(finished(sources.events.filter(pl.col("trial_id") == trial_id)))["metric"]
+    metrics = metric_values(finished(sources.events).filter(trial_id=trial_id))["metric"]
     for kind in ("iou", "accuracy"):
         start = f"{split}/{kind}/"
         names = [name.removeprefix(start) for name in metrics if name.startswith(start)]

@@ -336,6 +336,7 @@ def test_files_are_read_in_parts_of_any_size(
     odd_lines(writer)
     whole = read_ledger(writer.study).events
     monkeypatch.setattr(ledger, "_PART", size)
+    monkeypatch.setattr(ledger, "_CHUNK", size)
     if size < 700:  # a part of each line or two: some hundred lines are enough
         writer.file.write_bytes(b"".join(writer.file.read_bytes().splitlines(keepends=True)[-100:]))
         monkeypatch.setattr(ledger, "_check_seq", lambda *_: None)
