@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import sys
 from pathlib import Path
@@ -28,6 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--storage", help="folder or s3:// URL of the studies (default: $SARX_STORAGE, else results/)"
     )
     options = parser.parse_args(arguments)
+    gc.set_threshold(100_000)  # large frames of many small objects, of which next to none are garbage
     try:
         storage = storage_name(options.storage)
         remote = open_remote(storage, options.study) if is_url(storage) else None

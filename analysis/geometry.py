@@ -96,10 +96,14 @@ def geometry_section(
         return None
     tables, missing = [], 0
     vectors: dict[str, dict[str, list[Arrays | None]]] = {}
+    ended = _finished(study, trials)
     for level in study.levels:
         arms = [arm.arm for arm in study.arms if arm.level == level]
         tables.append(_metric_table(study, level, arms, metrics.filter(pl.col("level") == level)))
-        files = [_files(study, folder, trials, level, arm) for arm in arms]
+        files = [
+            {seed: read_geometry(folder, trial) for seed, trial in ended.get((level, arm), {}).items()}
+            for arm in arms
+        ]
         missing += sum(name is None for of_arm in files for name in of_arm.values())
         seeds = [[of_arm.get(seed) for seed in range(study.seeds)] for of_arm in files]
         if any(found is not None for of_arm in seeds for found in of_arm):
@@ -139,14 +143,13 @@ def _metric_table(study: Study, level: str, arms: list[str], metrics: pl.DataFra
     return Table(_title("Report features", level), ["arm", *shown.values()], rows)
 
 
-def _files(
-    study: Study, folder: Path, trials: pl.DataFrame, level: str, arm: str
-) -> dict[int, Arrays | None]:
-    """Return seed -> what its finished trial left, None without a file."""
-    chosen = trials.filter(level=level, arm=arm, status="finished").filter(pl.col("index") < study.seeds)
-    return {
-        seed: read_geometry(folder, trial) for seed, trial in chosen.select("index", "trial_id").iter_rows()
-    }
+def _finished(study: Study, trials: pl.DataFrame) -> dict[tuple[str, str], dict[int, str]]:
+    """Return the finished trials of each level and arm, by seed."""
+    chosen = trials.filter((pl.col("status") == "finished") & (pl.col("index") < study.seeds))
+    found: dict[tuple[str, str], dict[int, str]] = {}
+    for level, arm, seed, trial in chosen.select("level", "arm", "index", "trial_id").iter_rows():
+        found.setdefault((level, arm), {})[seed] = trial
+    return found
 
 
 def _vectors(arrays: Arrays | None) -> Arrays | None:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from analysis.line import NO, NOT_APPLICABLE, NOT_KNOWN, YES
 from analysis.table import Table
@@ -41,8 +41,7 @@ _MARKS = {
 """Heading -> how a cell begins -> class and sign, so that nothing is said by colour alone."""
 
 
-@dataclass(frozen=True)
-class Cell:
+class Cell(NamedTuple):
     """One cell: text, an interval after, classes, what it sorts by ('' for its text), a sign before."""
 
     text: str

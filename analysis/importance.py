@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from analysis.claims import ROW
 from analysis.numbers import number
 from analysis.opened import Study
 from analysis.ped_anova import best_share, divergence
@@ -56,11 +57,12 @@ def importance_table(study: Study, scored: pl.DataFrame) -> tuple[Table | None, 
         scored: the frame of ``scored.scored_trials``; all searches of an arm count together.
     """
     rows, most = [], 0
+    of_row = scored.select(*ROW, "parameters", "value").partition_by(ROW, as_dict=True)
     for arm in study.arms:
         if not arm.parameters or study.is_follower(arm):
             continue
         space = {name: study.space[name] for name in arm.parameters if name in study.space}
-        points, losses = _usable(study, scored.filter(level=arm.level, arm=arm.arm), space)
+        points, losses = _usable(study, of_row.get((arm.level, arm.arm), scored.clear()), space)
         most = max(most, len(points))
         rows.append([full_name(arm.arm, arm.level), str(len(points)), f"too few trials ({len(points)})"])
         if len(points) >= FEWEST and not space:

@@ -118,8 +118,10 @@ def latex(text: str, breakable: bool = False) -> str:
     line = _MINUS.sub("\u2212", _PLUS_MINUS.sub("\u00b1", line))
     apart = {match.start() for match in _LIGATURE.finditer(line)}
     breaks = _breaks(line) if breakable else set()
+    if not apart and not breaks:
+        return line.translate(_CHARACTERS)
     return "".join(
-        _character(character)
+        _CHARACTERS[ord(character)]
         + ("{}" if place in apart else "")
         + (r"\allowbreak{}" if place in breaks else "")
         for place, character in enumerate(line)
@@ -152,3 +154,15 @@ def _character(character: str) -> str:
     if len(parts) == 2 and parts[1] in _ACCENTS and parts[0].isascii() and parts[0].isalpha():
         return f"\\{_ACCENTS[parts[1]]}{{{parts[0]}}}"
     return rf"\texttt{{U+{ord(character):04X}}}"
+
+
+class _Characters(dict[int, str]):
+    """LaTeX by code point, made when it is asked for."""
+
+    def __missing__(self, code: int) -> str:
+        """Make that of a character."""
+        self[code] = _character(chr(code))
+        return self[code]
+
+
+_CHARACTERS = _Characters()

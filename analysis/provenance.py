@@ -7,16 +7,12 @@ from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from analysis.sources import Sources
 from analysis.table import Table
-
-ATTEMPTS = "attempts.ndjson"
-"""In the folder of a trial: one line per attempt with its host and devices."""
 
 
 class Starts:
@@ -102,7 +98,7 @@ def last_start(starts: Starts) -> list[tuple[str, str]]:
 def machines_table(sources: Sources) -> Table | None:
     """Return on which hosts and devices the attempts of the confirm trials ran; None if not recorded."""
     found: Counter[tuple[str, str]] = Counter()
-    for attempt in confirm_attempts(sources):
+    for attempt in sources.attempts:
         found[str(attempt.get("host") or "-"), ", ".join(map(str, attempt.get("devices") or ())) or "-"] += 1
     rows = [[host, devices, str(count)] for (host, devices), count in sorted(found.items())]
     if not rows:
@@ -110,15 +106,9 @@ def machines_table(sources: Sources) -> Table | None:
     return Table("Where confirm trials ran", ["host", "devices", "attempts"], rows)
 
 
-def confirm_attempts(sources: Sources) -> list[dict[str, Any]]:
-    """Return what the confirm trials of the plan recorded of their attempts; lines cut short are skipped."""
-    own = sources.trials.filter(pl.col("index") < sources.study.seeds)["trial_id"].unique().sort()
-    return [entry for trial in own for entry in _attempts(sources.folder / "trials" / trial / ATTEMPTS)]
-
-
 def training_devices(sources: Sources) -> list[str]:
     """Return the devices of the confirm trials' attempts: the GPUs, or without any the CPU."""
-    found = [list(map(str, attempt.get("devices") or ())) for attempt in confirm_attempts(sources)]
+    found = [list(map(str, attempt.get("devices") or ())) for attempt in sources.attempts]
     return sorted({name for devices in found for name in (devices[1:] or devices[:1])})
 
 
@@ -143,19 +133,3 @@ def devices_text(devices: Mapping[str, Any]) -> str:
 def utc(time: float | None) -> str:
     """Return ``2026-01-31 12:00:00`` for seconds since the epoch."""
     return "-" if time is None else datetime.fromtimestamp(time, UTC).strftime("%Y-%m-%d %H:%M:%S")
-
-
-def _attempts(path: Path) -> list[dict[str, Any]]:
-    """Return the attempts that a trial recorded; none without the file."""
-    try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    except FileNotFoundError:
-        return []
-    found = []
-    for line in lines:
-        try:
-            entry = json.loads(line)
-        except ValueError:
-            continue
-        found += [entry] if isinstance(entry, dict) else []
-    return found

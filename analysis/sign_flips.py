@@ -45,15 +45,15 @@ def sign_flip_p(differences_RK: Array) -> Array:
     signs = sign_matrix(differences.shape[1])
     if len(signs) == 2 ** differences.shape[1]:
         signs = signs[: len(signs) // 2]  # the other half are their opposites, with the same |t|
-    n, t_FR = n[rows], _t_values(differences, signs)
-    order = _strongest_first(t_FR[0], n)
-    n, t_FR = n[order], t_FR[:, order]
-    reached_FR = np.zeros(t_FR.shape, dtype=bool)
+    n, t_RF = n[rows], _t_values(differences, signs)
+    order = _strongest_first(t_RF[:, 0], n)
+    n, t_RF = n[order], t_RF[order]
+    reached_RF = np.zeros(t_RF.shape, dtype=bool)
     for pairs in np.unique(n):
-        alike = np.where(n == pairs, t_FR, -np.inf)
-        most = np.maximum.accumulate(alike[:, ::-1], axis=1)[:, ::-1]
-        reached_FR |= most >= _as_rare(t_FR[0], n, pairs) * (1 - 1e-9)
-    adjusted[rows[order]] = np.maximum.accumulate(reached_FR.mean(axis=0))
+        alike = np.where((n == pairs)[:, None], t_RF, -np.inf)
+        most = np.maximum.accumulate(alike[::-1], axis=0)[::-1]
+        reached_RF |= most >= (_as_rare(t_RF[:, 0], n, pairs) * (1 - 1e-9))[:, None]
+    adjusted[rows[order]] = np.maximum.accumulate(reached_RF.mean(axis=1))
     return adjusted
 
 
@@ -63,12 +63,12 @@ def least_attainable_p(n_R: Array) -> Array:
 
 
 def _t_values(differences_RK: Array, signs_FK: Array) -> Array:
-    """Return |t| of each row after every flip (F, R)."""
+    """Return |t| of each row after every flip (R, F)."""
     known = np.isfinite(differences_RK)
-    n = known.sum(axis=1).astype(np.float64)
+    n = known.sum(axis=1, keepdims=True).astype(np.float64)
     filled = np.where(known, differences_RK, 0.0)
-    mean = signs_FK @ filled.T / n
-    squares = (filled**2).sum(axis=1)
+    mean = filled @ signs_FK.T / n
+    squares = (filled**2).sum(axis=1, keepdims=True)
     variance = np.maximum(squares - n * mean**2, 0.0) / (n - 1)
     # A variance that is rounding noise of equal differences must not depend on the order of summation.
     variance = np.where(variance <= NO_SPREAD * squares / n, 0.0, variance)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
+from analysis.attempts import read_attempts
 from analysis.caption import Facts
 from analysis.comparison import Comparison
 from analysis.opened import Study
@@ -34,3 +37,9 @@ class Sources:
     metrics: pl.DataFrame
     comparison: Comparison
     facts: Facts
+
+    @cached_property
+    def attempts(self) -> list[dict[str, Any]]:
+        """Return what the confirm trials of the plan recorded of their attempts."""
+        own = self.trials.filter(pl.col("index") < self.study.seeds)["trial_id"].unique().sort()
+        return read_attempts(self.folder, own.to_list())

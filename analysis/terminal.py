@@ -77,7 +77,7 @@ def _lines(table: Table, columns: list[int]) -> Text:
     for number, row in enumerate(texts, start=-1):
         for place, (column, text) in enumerate(zip(columns, row, strict=True)):
             begin = start + 2 + sum(widths[:place]) + 3 * place
-            style = "bold" if number < 0 else _styled(text, (number, column) in table.bold).style
+            style = "bold" if number < 0 else _style(text, (number, column) in table.bold)
             spans += [Span(begin, begin + len(text), style)] if style else []
         lines.append(f"| {' | '.join(map(str.ljust, row, widths))} |")
         if number < 0:
@@ -99,11 +99,12 @@ def _rich_table(table: Table, columns: list[int]) -> RichTable:
     for column in columns:
         result.add_column(Text(table.columns[column]), no_wrap=column == 0, overflow="fold")
     for number, row in enumerate(table.rows):
-        result.add_row(*(_styled(row[column], (number, column) in table.bold) for column in columns))
+        cells = ((row[column], _style(row[column], (number, column) in table.bold)) for column in columns)
+        result.add_row(*(Text(text, style=style) for text, style in cells))
     return result
 
 
-def _styled(text: str, bold: bool) -> Text:
-    """Return a cell in the colour of its verdict."""
+def _style(text: str, bold: bool) -> str:
+    """Return the style of a cell: the colour of its verdict."""
     style = next((style for word, style in _STYLES.items() if text.startswith(word)), "")
-    return Text(text, style=f"bold {style}".strip() if bold else style)
+    return f"bold {style}".strip() if bold else style

@@ -1,11 +1,12 @@
 """Tables of what the ledger records beside numbers: failures, void results, starts, machines, cost."""
 
+import dataclasses
 import json
 from collections.abc import Callable
 from typing import Any
 
 from analysis.failures import LONGEST, MOST, failure_table, void_table
-from analysis.provenance import Starts, confirm_attempts, last_start, machines_table, starts_table
+from analysis.provenance import Starts, last_start, machines_table, starts_table
 from analysis.report import make_report
 from analysis.spent import cost_sentences
 from tests.analysis.paper_study import LEVELS, PROVENANCE, plan, write_paper_study
@@ -83,10 +84,11 @@ def test_machines_count_the_attempts_of_confirm_trials_alone(new_ledger: Begin) 
         folder.mkdir(parents=True)
         text = "\n".join([*map(json.dumps, lines), "[1]", '{"cut'])
         (folder / "attempts.ndjson").write_text(text, encoding="utf-8")
+    sources = dataclasses.replace(sources)  # what was read is kept
     table = machines_table(sources)
     assert table is not None
     assert table.rows == [["h0", "cpu, gpu", "2"], ["h1", "cpu, gpu", "1"]]
-    assert len(confirm_attempts(sources)) == 3
+    assert len(sources.attempts) == 3
 
 
 def test_cost_counts_every_attempt_once(new_ledger: Begin) -> None:
