@@ -15,7 +15,8 @@ Array = NDArray[np.float64]
 Counts = NDArray[np.int64]
 EXACT_FLIPS = 4096 * 4
 NO_SPREAD = 1e-12
-"""Differences whose variance is a smaller part of their mean square than this differ by rounding alone."""
+"""Differences whose variance is a smaller part of their mean square than this differ by rounding alone, and a
+mean that is a smaller part of their root mean square is 0."""
 
 
 def sign_matrix(seeds: int, most: int = EXACT_FLIPS, random_seed: int = 0) -> Array:
@@ -45,15 +46,17 @@ def sign_flip_p(differences_RK: Array) -> Array:
     signs = sign_matrix(differences.shape[1])
     if len(signs) == 2 ** differences.shape[1]:
         signs = signs[: len(signs) // 2]  # the other half are their opposites, with the same |t|
-    n, t_RF = n[rows], _t_values(differences, signs)
-    order = _strongest_first(t_RF[:, 0], n)
-    n, t_RF = n[order], t_RF[order]
-    reached_RF = np.zeros(t_RF.shape, dtype=bool)
-    for pairs in np.unique(n):
-        alike = np.where((n == pairs)[:, None], t_RF, -np.inf)
-        most = np.maximum.accumulate(alike[::-1], axis=0)[::-1]
-        reached_RF |= most >= (_as_rare(t_RF[:, 0], n, pairs) * (1 - 1e-9))[:, None]
-    adjusted[rows[order]] = np.maximum.accumulate(reached_RF.mean(axis=1))
+    n, t = n[rows], _t_values(differences, signs[:1])[:, 0]
+    order = _strongest_first(t, n)
+    rows, n, t, differences = rows[order], n[order], t[order], differences[order]
+    least = {pairs: _as_rare(t, n, pairs) * (1 - 1e-9) for pairs in np.unique(n)}
+    most = {pairs: np.full(len(signs), -np.inf) for pairs in least}
+    share = np.empty(len(rows))
+    for rank in reversed(range(len(rows))):
+        alike = most[n[rank]]
+        np.maximum(alike, _t_values(differences[rank : rank + 1], signs)[0], out=alike)
+        share[rank] = np.any([most[pairs] >= least[pairs][rank] for pairs in least], axis=0).mean()
+    adjusted[rows] = np.maximum.accumulate(share)
     return adjusted
 
 
@@ -69,8 +72,9 @@ def _t_values(differences_RK: Array, signs_FK: Array) -> Array:
     filled = np.where(known, differences_RK, 0.0)
     mean = filled @ signs_FK.T / n
     squares = (filled**2).sum(axis=1, keepdims=True)
+    # Sums that cancel out, and spread of equal differences, must not depend on the order of summation.
+    mean = np.where(np.abs(mean) <= NO_SPREAD * np.sqrt(squares / n), 0.0, mean)
     variance = np.maximum(squares - n * mean**2, 0.0) / (n - 1)
-    # A variance that is rounding noise of equal differences must not depend on the order of summation.
     variance = np.where(variance <= NO_SPREAD * squares / n, 0.0, variance)
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.asarray(np.where(mean == 0, 0.0, np.abs(mean) / np.sqrt(variance / n)), dtype=np.float64)

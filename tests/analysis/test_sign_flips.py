@@ -50,6 +50,22 @@ def test_rows_of_different_n_equal_the_literal_version() -> None:
         assert found[row] == pytest.approx(running)
 
 
+def test_a_sum_of_0_is_reached_by_every_flip_in_any_order_of_summation() -> None:
+    differences = np.array([[1.3, -0.7, 1.0, 0.5, -1.5, -0.6]])
+    for rows in (differences, differences[:, ::-1], -differences, np.sort(differences)):
+        assert sign_flip_p(rows)[0] == 1.0
+
+
+def test_a_row_without_spread_among_rows_of_other_n() -> None:
+    differences = np.random.default_rng(1).normal(0.3, 1.0, (4, 8))
+    differences[0] = 0.1
+    differences[1, 0] = differences[2, :3] = np.nan
+    found = sign_flip_p(differences)
+    assert found[0] == 2 / 2**8
+    np.testing.assert_array_less(found[1:], 1.0 + 1e-12)
+    np.testing.assert_allclose(found[1:], sign_flip_p(differences[1:]))
+
+
 def test_one_row_equals_scipy_permutation_test() -> None:
     sample = np.random.default_rng(4).normal(0.5, 1, 9)
     expected = stats.permutation_test(
