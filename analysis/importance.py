@@ -12,7 +12,7 @@ from analysis.claims import ROW
 from analysis.numbers import number
 from analysis.opened import Study
 from analysis.ped_anova import best_share, divergence
-from analysis.scored import decoded
+from analysis.scored import Values, decoded
 from analysis.space import Range
 from analysis.table import Table, full_name
 
@@ -57,12 +57,15 @@ def importance_table(study: Study, scored: pl.DataFrame) -> tuple[Table | None, 
         scored: the frame of ``scored.scored_trials``; all searches of an arm count together.
     """
     rows, most = [], 0
-    of_row = scored.select(*ROW, "parameters", "value").partition_by(ROW, as_dict=True)
+    of_row: dict[tuple[str, str], list[tuple[Values, float]]] = {}
+    trials = zip(scored.select(*ROW, "value").iter_rows(), decoded(scored["parameters"]), strict=True)
+    for (level, name, value), point in trials:
+        of_row.setdefault((level, name), []).append((point or {}, value))
     for arm in study.arms:
         if not arm.parameters or study.is_follower(arm):
             continue
         space = {name: study.space[name] for name in arm.parameters if name in study.space}
-        points, losses = _usable(study, of_row.get((arm.level, arm.arm), scored.clear()), space)
+        points, losses = _usable(study, of_row.get((arm.level, arm.arm), ()), space)
         most = max(most, len(points))
         rows.append([full_name(arm.arm, arm.level), str(len(points)), f"too few trials ({len(points)})"])
         if len(points) >= FEWEST and not space:
@@ -78,13 +81,12 @@ def importance_table(study: Study, scored: pl.DataFrame) -> tuple[Table | None, 
 
 
 def _usable(
-    study: Study, trials: pl.DataFrame, space: Mapping[str, Range]
+    study: Study, trials: Sequence[tuple[Values, float]], space: Mapping[str, Range]
 ) -> tuple[list[dict[str, Any]], list[float]]:
     """Return points and losses of the trials whose values are on record and lie in the space."""
     signs = -1.0 if study.mode == "max" else 1.0
     points, losses = [], []
-    for stored, value in trials.select("parameters", "value").iter_rows():
-        point = decoded(stored) or {}
+    for point, value in trials:
         if all(name in point and searched.holds(point[name]) for name, searched in space.items()):
             points.append({name: point[name] for name in space})
             losses.append(signs * value)

@@ -30,7 +30,7 @@ _CRC_MEMBER = b',"crc":'
 _FILE = re.compile(r"events\.ndjson|(events|compacted)-(\d{6,})(?:-(\d{6,}))?\.ndjson")
 _TRIES = 20  # listings, while a driver compacts
 _CHUNK = 1 << 20  # bytes of a file whose lines are taken apart while the processor's cache holds them
-_PART = 1 << 27  # bytes of a file that are parsed together
+_PART = 1 << 26  # bytes of a file that are parsed together
 
 
 @dataclass(frozen=True)
@@ -191,19 +191,19 @@ def _parsed(data: mmap.mmap | bytes, stop: int) -> tuple[pl.DataFrame, int]:
         Unsealed: the checksum of a line does not agree.
         Misfit: a line does not fit the schema.
     """
-    schema, waiting, part = ledger_schema(), [], Part(1)
+    schema, parts = ledger_schema(), [Part(1)]
     chunk = _CHUNK
     with ThreadPoolExecutor(1) as pool:
-        while part.end < stop:
+        while (part := parts[-1]).end < stop:
             taken = part.take(data[part.end : min(part.end + chunk, stop)])
             if not taken and part.end + chunk >= stop:
                 break
             chunk = _CHUNK if taken else 2 * chunk  # until it holds a whole line
             if part.end - part.start > _PART:
-                waiting.append(pool.submit(part.frame, data, schema))
-                part = Part(part.line + len(part), part.end)
-        waiting.append(pool.submit(part.frame, data, schema))
-    return pl.concat([parsed.result() for parsed in waiting]), part.end
+                part.parse(pool, schema)
+                parts.append(Part(part.line + len(part), part.end))
+        part.parse(pool, schema)
+    return pl.concat([part.frame(data, schema) for part in parts]), parts[-1].end
 
 
 def _check_torn(file: LedgerFile, rest: bytes, number: int) -> None:

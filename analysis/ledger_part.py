@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import mmap
 from collections.abc import Iterator
+from concurrent.futures import Executor, Future
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import orjson
@@ -62,6 +64,7 @@ class Part:
         self._spans: list[int] = []  # begin and end of the metrics of each line
         self._moved: dict[int, bytes] = {}  # metrics that do not stand in the file like this
         self._misfit: Misfit | None = None  # the first line that is no event
+        self._parsing: Future[pl.DataFrame] | None = None
 
     def __len__(self) -> int:
         """Return the number of lines."""
@@ -85,28 +88,36 @@ class Part:
         self.end += start
         return start
 
+    def parse(self, pool: Executor, schema: pl.Schema) -> None:
+        """Let another thread parse what stands before the metrics; no line can be taken any more.
+
+        Polars does it by itself: whatever else is done beside ``take`` must wait for the interpreter's lock.
+        """
+        self._plain = pl.Schema({name: kind for name, kind in schema.items() if name != "metrics"})
+        self._joined = b"".join(self._heads)
+        if self._joined:
+            self._parsing = pool.submit(pl.read_ndjson, self._joined, schema=self._plain)
+
     def frame(self, data: mmap.mmap | bytes, schema: pl.Schema) -> pl.DataFrame:
         """Return one row per line, with the columns of the ledger's schema, ``metrics`` as bytes.
 
         Args:
             data: the whole file.
-            schema: of the ledger.
+            schema: of the ledger, as ``parse`` was given.
 
         Raises:
             Unsealed: the checksum of a line does not agree.
             Misfit: a line is not what the schema says.
         """
-        plain = pl.Schema({name: kind for name, kind in schema.items() if name != "metrics"})
-        heads = b"".join(self._heads)
         try:
-            found = pl.read_ndjson(heads, schema=plain) if heads else plain.to_frame()
+            found = self._parsing.result() if self._parsing else self._plain.to_frame()
         except pl.exceptions.PolarsError:
-            self._misfit = self._misfit or next(self._misfits(heads, plain))
+            self._misfit = self._misfit or next(self._misfits())
         if self._misfit:
             self._check_seals(data)
             raise self._misfit
         expected = np.array(self._crcs, dtype=">u4").tobytes().hex()
-        if found.height != len(self) or "".join(found["crc"].fill_null("")) != expected:
+        if found.height != len(self) or found["crc"].str.join("", ignore_nulls=False).item() != expected:
             self._check_seals(data)
             raise AssertionError(f"line {self.line}: {found.height} events in {len(self)} lines")
         return found.with_columns(self._packed(data)).select(*schema)
@@ -142,16 +153,18 @@ class Part:
         bounds = np.array([*self._spans, self._spans[-1] if self._spans else 0], dtype=np.int64)
         buffers = [None, pa.py_buffer(bounds), pa.py_buffer(data)]
         spans = pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(self._spans), buffers)
-        packed = pl.Series("metrics", spans).gather_every(2)  # between them is the rest of the lines
+        # By its Arrow interface alone: of an array of pyarrow polars wants pyarrow.compute, slow to import.
+        exported: Any = SimpleNamespace(__arrow_c_array__=spans.__arrow_c_array__)
+        packed = pl.Series("metrics", exported).gather_every(2)  # between them is the rest of the lines
         moved = [self._moved.get(number) for number in range(len(self))] if self._moved else [None]
         given = pl.when(packed.bin.size() > 0).then(packed)
         return pl.select(pl.coalesce(given, pl.Series(moved, dtype=pl.Binary)).alias("metrics")).to_series()
 
-    def _misfits(self, heads: bytes, schema: pl.Schema) -> Iterator[Misfit]:
+    def _misfits(self) -> Iterator[Misfit]:
         """Yield what does not fit the schema, line by line."""
-        for number, line in enumerate(heads.split(b"\n"), start=self.line):
+        for number, line in enumerate(self._joined.split(b"\n"), start=self.line):
             try:
-                pl.scan_ndjson(io.BytesIO(line), schema=schema).collect()
+                pl.read_ndjson(line, schema=self._plain)
             except pl.exceptions.PolarsError as problem:
                 yield Misfit(str(problem), number)
 

@@ -48,7 +48,8 @@ def search_points(sources: Sources) -> dict[tuple[str, str], list[Point]]:
     at_epoch = {(trial, epoch): value for trial, epoch, value in scores.iter_rows()}
     chosen = set(winner_table(events, study).select(PLACE).iter_rows())
     found: dict[tuple[str, str], list[Point]] = {(arm.level, arm.arm): [] for arm in study.arms}
-    for record in search_trials(events).sort(PLACE).iter_rows(named=True):
+    searched = search_trials(events).sort(PLACE)
+    for record, point in zip(searched.iter_rows(named=True), decoded(searched["parameters"]), strict=True):
         row = record["level"], record["arm"]
         if row not in found or record["state"] not in SHOWN:
             continue
@@ -62,7 +63,7 @@ def search_points(sources: Sources) -> dict[tuple[str, str], list[Point]]:
                 record["state"],
                 value if value is not None and abs(value) < float("inf") else None,
                 (*row, record["repeat"], record["index"]) in chosen,
-                decoded(record["parameters"]),
+                point,
             )
         )
     return {row: points for row, points in found.items() if points}
