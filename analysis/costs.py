@@ -32,8 +32,8 @@ def row_costs(events: pl.DataFrame, searched: pl.DataFrame) -> pl.DataFrame:
     trained = epochs(events).with_columns(
         (pl.col("hours") * pl.col("workers").fill_null(opened(events).plan.workers)).alias("worker_hours")
     )
-    before = _sums(_within([own, again], trained)).select(*ROW, "steps", "hours", "worker_hours")
-    after = _sums(_within([confirm], trained)).rename(
+    before = _sums([own, again], trained).select(*ROW, "steps", "hours", "worker_hours")
+    after = _sums([confirm], trained).rename(
         {"steps": "confirm_steps", "hours": "confirm_hours", "trials": "confirm_trials"}
     )
     both = before.join(after, on=ROW, how="full", coalesce=True, suffix="_confirm")
@@ -51,18 +51,18 @@ def row_costs(events: pl.DataFrame, searched: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _within(used: list[pl.DataFrame], trained: pl.DataFrame) -> pl.DataFrame:
-    """Return the epochs that rows paid for: those of their trials, up to the rung where one was stopped."""
-    never = 2**62
-    last = pl.col("rung").fill_null(never).max()
+def _sums(used: list[pl.DataFrame], trained: pl.DataFrame) -> pl.DataFrame:
+    """Return steps, hours, worker_hours and trials of each row, a trial up to where the row stopped it."""
+    last = pl.when(pl.col("rung").is_not_null().all()).then(pl.col("rung").max())
     trials = pl.concat(used).group_by(*ROW, "trial_id").agg(last.alias("last"))
-    return trials.join(trained, on="trial_id").filter(pl.col("epoch") <= pl.col("last"))
-
-
-def _sums(paid: pl.DataFrame) -> pl.DataFrame:
-    """Return steps, hours, worker_hours and trials of each row."""
-    of_trial = paid.group_by(*ROW, "trial_id").agg(
-        pl.col("step").max(), pl.col("hours", "worker_hours").sum()
+    sums = (pl.col("step").max(), pl.col("hours", "worker_hours").sum())
+    whole = trials.filter(pl.col("last").is_null()).drop("last")
+    stopped = trials.drop_nulls("last").join(trained, on="trial_id").filter(pl.col("epoch") <= pl.col("last"))
+    of_trial = pl.concat(
+        [
+            whole.join(trained.group_by("trial_id").agg(sums), on="trial_id"),
+            stopped.group_by(*ROW, "trial_id").agg(sums),
+        ]
     )
     return of_trial.group_by(ROW).agg(
         pl.col("step").sum().alias("steps"), pl.col("hours", "worker_hours").sum(), pl.len().alias("trials")

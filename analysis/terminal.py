@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rich.box import MARKDOWN
 from rich.console import Console
+from rich.segment import Segment, Segments
 from rich.table import Table as RichTable
 from rich.text import Span, Text
 
@@ -40,7 +41,7 @@ def print_table(table: Table, console: Console) -> None:
     for block in column_blocks(table, console.width):
         lines = _lines(table, block)
         if _fit(lines, len(table.rows), console.width):
-            console.print(lines, soft_wrap=True)
+            console.print(_segments(lines, console), soft_wrap=True)
         else:  # cells must be folded, or have wide characters or several lines
             console.print(_rich_table(table, block))
     for note in table.notes:
@@ -84,6 +85,15 @@ def _lines(table: Table, columns: list[int]) -> Text:
             lines.append("|" + "|".join("-" * (width + 2) for width in widths) + "|")
         start += (len(blank) + 1) * (2 if number < 0 else 1)
     return Text("\n".join([*lines, blank]), spans=spans)
+
+
+def _segments(lines: Text, console: Console) -> Segments:
+    """Return lines as rich would break them up, in a small part of its time: no two styles overlap."""
+    text, place, found = lines.plain, 0, []
+    for begin, end, style in lines.spans:
+        found += [Segment(text[place:begin]), Segment(text[begin:end], console.get_style(style))]
+        place = end
+    return Segments([*found, Segment(f"{text[place:]}\n")])
 
 
 def _fit(lines: Text, rows: int, width: int) -> bool:

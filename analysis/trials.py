@@ -111,9 +111,19 @@ def epochs(events: pl.DataFrame) -> pl.DataFrame:
     Columns: trial_id, attempt, epoch, hours, step, workers (null: as many as planned).
     """
     timed = _epoch_events(events).filter(pl.col("duration_s").is_not_null())
-    return timed.group_by("trial_id", "attempt", pl.col("epoch").fill_null(0)).agg(
-        (pl.col("duration_s").max() / 3600).alias("hours"), pl.col("step", "workers").max()
+    told = timed.select(
+        "trial_id",
+        "attempt",
+        pl.col("epoch").fill_null(0),
+        (pl.col("duration_s") / 3600).alias("hours"),
+        "step",
+        "workers",
     )
+    key = ["trial_id", "attempt", "epoch"]
+    once = told.unique(key, keep="any")
+    if once.height == told.height:  # nearly always, and quicker to find out than to group
+        return once
+    return told.group_by(key).agg(pl.col("hours", "step", "workers").max())
 
 
 def values(events: pl.DataFrame, metric: str, at: pl.DataFrame | None = None) -> pl.DataFrame:
@@ -142,6 +152,8 @@ def train_seconds(events: pl.DataFrame) -> pl.DataFrame:
 def other_workers(events: pl.DataFrame) -> pl.DataFrame:
     """Return trial_id and workers, the fewest, of the trials that trained an epoch on other than planned."""
     told = events.select(pl.col("trial_id", "epoch").filter(pl.col("workers").is_not_null())).unique()
+    if told.is_empty():
+        return told.select("trial_id", pl.lit(None, pl.Int64).alias("workers"))
     found = _last_epochs(events, "workers", told)
     return found.drop_nulls("workers").group_by("trial_id").agg(pl.col("workers").min())
 
