@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import textwrap
+
 from rich.box import MARKDOWN
 from rich.console import Console
 from rich.segment import Segment, Segments
+from rich.style import Style
 from rich.table import Table as RichTable
-from rich.text import Span, Text
+from rich.text import Text
 
 from analysis.report import Report
 from analysis.table import Table
@@ -39,11 +42,7 @@ def print_table(table: Table, console: Console) -> None:
     """Print a table in as many blocks of columns as the width asks for; each repeats the first column."""
     console.print(Text(f"\n{table.title}".rstrip(), style="bold"))
     for block in column_blocks(table, console.width):
-        lines = _lines(table, block)
-        if _fit(lines, len(table.rows), console.width):
-            console.print(_segments(lines, console), soft_wrap=True)
-        else:  # cells must be folded, or have wide characters or several lines
-            console.print(_rich_table(table, block))
+        console.print(_drawn(table, block, console) or _rich_table(table, block))
     for note in table.notes:
         console.print(Text(f"- {note}"))
 
@@ -65,42 +64,48 @@ def column_blocks(table: Table, width: int) -> list[list[int]]:
     return blocks
 
 
-def _lines(table: Table, columns: list[int]) -> Text:
-    """Return some columns as ``_rich_table`` shows them where nothing is folded, in a small part of its time.
+def _drawn(table: Table, columns: list[int], console: Console) -> Segments | None:
+    """Return some columns as ``_rich_table`` shows them, in a small part of its time.
 
-    Blank lines above and below, heading, rule, rows: four lines more than rows.
+    None for what is left to rich: wide characters, cells of several lines, too little room for a word.
     """
-    texts = [[table.columns[column] for column in columns]]
-    texts += [[row[column] for column in columns] for row in table.rows]
-    widths = [max(len(row[place]) for row in texts) for place in range(len(columns))]
-    blank = " " * (sum(widths) + 3 * len(widths) + 1)
-    lines, spans, start = [blank], [], len(blank) + 1
-    for number, row in enumerate(texts, start=-1):
-        for place, (column, text) in enumerate(zip(columns, row, strict=True)):
-            begin = start + 2 + sum(widths[:place]) + 3 * place
-            style = "bold" if number < 0 else _style(text, (number, column) in table.bold)
-            spans += [Span(begin, begin + len(text), style)] if style else []
-        lines.append(f"| {' | '.join(map(str.ljust, row, widths))} |")
-        if number < 0:
-            lines.append("|" + "|".join("-" * (width + 2) for width in widths) + "|")
-        start += (len(blank) + 1) * (2 if number < 0 else 1)
-    return Text("\n".join([*lines, blank]), spans=spans)
+    names = [table.columns[column] for column in columns]
+    rows = [[row[column] for column in columns] for row in table.rows]
+    widths = [max(map(len, cells)) for cells in zip(names, *rows, strict=True)]
+    room = console.width - sum(widths[:-1]) - 3 * len(widths) - 1
+    words = (word for row in rows for word in row[-1].split())
+    if not all(_plain(text) for row in [names, *rows] for text in row):
+        return None
+    if widths[-1] > room and (len(columns) < 2 or max(map(len, [names[-1], *words])) > room):
+        return None
+    widths[-1] = min(widths[-1], room)
+    blank = Segment(" " * (sum(widths) + 3 * len(widths) + 1) + "\n")
+    found = [blank, *_line(names, [console.get_style("bold")] * len(names), widths)]
+    found.append(Segment("|" + "|".join("-" * (width + 2) for width in widths) + "|\n"))
+    for number, row in enumerate(rows):
+        styles = [
+            console.get_style(_style(text, (number, column) in table.bold))
+            for text, column in zip(row, columns, strict=True)
+        ]
+        folded = [row[-1]] if len(row[-1]) <= room else textwrap.wrap(row[-1], room, break_on_hyphens=False)
+        for number_of_line, part in enumerate(folded or [""]):
+            before = [""] * (len(row) - 1) if number_of_line else row[:-1]
+            found += _line([*before, part], styles, widths)
+    return Segments([*found, blank])
 
 
-def _segments(lines: Text, console: Console) -> Segments:
-    """Return lines as rich would break them up, in a small part of its time: no two styles overlap."""
-    text, place, found = lines.plain, 0, []
-    for begin, end, style in lines.spans:
-        found += [Segment(text[place:begin]), Segment(text[begin:end], console.get_style(style))]
-        place = end
-    return Segments([*found, Segment(f"{text[place:]}\n")])
+def _line(cells: list[str], styles: list[Style], widths: list[int]) -> list[Segment]:
+    """Return one line of a table."""
+    found, between = [], "| "
+    for text, style, width in zip(cells, styles, widths, strict=True):
+        found += [Segment(between), Segment(text, style)]
+        between = " " * (width - len(text)) + " | "
+    return [*found, Segment(f"{between[:-1]}\n")]
 
 
-def _fit(lines: Text, rows: int, width: int) -> bool:
-    """Return whether the lines of a table with so many rows are shown as they are."""
-    single = lines.plain.split("\n")
-    plain = all(line.isascii() and line.isprintable() for line in single)
-    return plain and len(single) == rows + 4 and len(single[0]) <= width
+def _plain(text: str) -> bool:
+    """Return whether every character is one cell wide."""
+    return text.isascii() and text.isprintable()
 
 
 def _rich_table(table: Table, columns: list[int]) -> RichTable:

@@ -361,14 +361,20 @@ def test_tables_look_as_rich_draws_them(monkeypatch: pytest.MonkeyPatch, width: 
         ["", "", "", "z"],
     ]
     wide = [*rows, ["\u4e16\u754c", "1", "2", "two\nlines"]]
+    long = [
+        *rows,
+        ["a b", "1", "2", "better words of a long-winded note " * 4],
+        ["b", "", "", "w" * 120],
+        ["c", "", "", " " * 120],
+    ]
     shown = []
     for drawn_by_rich in (False, True):
         if drawn_by_rich:
-            monkeypatch.setattr("analysis.terminal._fit", lambda *_: False)
+            monkeypatch.setattr("analysis.terminal._drawn", lambda *_: None)
         stream = io.StringIO()
         colour = "standard" if colours else None
         console = Console(width=width, file=stream, force_terminal=colours, color_system=colour)
-        for body in (rows, [], wide):
+        for body in (rows, [], wide, long):
             print_table(Table("title", columns, body, frozenset({(0, 2)})), console)
         shown.append(stream.getvalue())
     plain = [re.sub("\x1b\\[[0-9;]*m", "", text) for text in shown]
