@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from analysis.csv_file import to_csv
+from analysis.csv_file import without_formulas
 from analysis.errors import UserError
 from analysis.html import to_html
 from analysis.latex import preview, to_latex
@@ -57,16 +57,17 @@ def write_report(report: Report, folder: Path) -> list[Path]:
     from analysis.figures import draw, save  # matplotlib, which tables alone need not wait for
 
     (folder / "figures").mkdir(parents=True, exist_ok=True)
-    texts = {"table.md": to_markdown(report), "table.csv": to_csv(report.comparison.tidy)}
-    texts |= {"table.tex": to_latex(report), "preview.tex": preview(report)}
-    texts |= {name: to_csv(frame) for name, frame in report.frames.items()}
+    texts = {"table.md": to_markdown(report), "table.tex": to_latex(report), "preview.tex": preview(report)}
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")
+    frames = {"table.csv": report.comparison.tidy, **report.frames}
+    for name, frame in frames.items():
+        without_formulas(frame).write_csv(folder / name)
     drawings = draw(report.sources)
     figures = [path for drawing in drawings for path in save(drawing, folder / "figures")]
     page = folder / "report.html"
     page.write_text(to_html(report, drawings, folder / "figures"), encoding="utf-8")
-    return [*(folder / name for name in texts), *figures, page]
+    return [*(folder / name for name in (*texts, *frames)), *figures, page]
 
 
 def _console() -> Console:

@@ -38,7 +38,8 @@ def read_geometry(study: Path, trial_id: str, names: Collection[str] | None = No
     Raises:
         UserError: The file is damaged.
     """
-    files = [*(study / "trials" / trial_id).glob("attempt-*/geometry.npz")]
+    trial = study / "trials" / trial_id
+    files = [*trial.glob("attempt-*/geometry.npz")] if trial.is_dir() else []
     if not files:
         return None
     return read_arrays(max(files, key=_attempt), names)

@@ -10,6 +10,8 @@ import polars as pl
 from analysis.claims import ROW, counted_claims, finalist_claims, opened
 from analysis.trials import epochs
 
+_SUMS = (pl.col("step").max(), pl.col("hours", "worker_hours").sum())  # of the epochs of one trial
+
 
 def row_costs(events: pl.DataFrame, searched: pl.DataFrame) -> pl.DataFrame:
     """Return per row what its trials cost, before confirm (finalist runs included) and in confirm.
@@ -32,8 +34,9 @@ def row_costs(events: pl.DataFrame, searched: pl.DataFrame) -> pl.DataFrame:
     trained = epochs(events).with_columns(
         (pl.col("hours") * pl.col("workers").fill_null(opened(events).plan.workers)).alias("worker_hours")
     )
-    before = _sums([own, again], trained).select(*ROW, "steps", "hours", "worker_hours")
-    after = _sums([confirm], trained).rename(
+    totals = trained.group_by("trial_id").agg(*_SUMS)
+    before = _sums([own, again], trained, totals).select(*ROW, "steps", "hours", "worker_hours")
+    after = _sums([confirm], trained, totals).rename(
         {"steps": "confirm_steps", "hours": "confirm_hours", "trials": "confirm_trials"}
     )
     both = before.join(after, on=ROW, how="full", coalesce=True, suffix="_confirm")
@@ -51,17 +54,16 @@ def row_costs(events: pl.DataFrame, searched: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _sums(used: list[pl.DataFrame], trained: pl.DataFrame) -> pl.DataFrame:
+def _sums(used: list[pl.DataFrame], trained: pl.DataFrame, totals: pl.DataFrame) -> pl.DataFrame:
     """Return steps, hours, worker_hours and trials of each row, a trial up to where the row stopped it."""
     last = pl.when(pl.col("rung").is_not_null().all()).then(pl.col("rung").max())
     trials = pl.concat(used).group_by(*ROW, "trial_id").agg(last.alias("last"))
-    sums = (pl.col("step").max(), pl.col("hours", "worker_hours").sum())
     whole = trials.filter(pl.col("last").is_null()).drop("last")
     stopped = trials.drop_nulls("last").join(trained, on="trial_id").filter(pl.col("epoch") <= pl.col("last"))
     of_trial = pl.concat(
         [
-            whole.join(trained.group_by("trial_id").agg(sums), on="trial_id"),
-            stopped.group_by(*ROW, "trial_id").agg(sums),
+            whole.join(totals, on="trial_id"),
+            stopped.group_by(*ROW, "trial_id").agg(*_SUMS),
         ]
     )
     return of_trial.group_by(ROW).agg(

@@ -1,4 +1,4 @@
-"""The tidy frame as CSV, safe to open in a spreadsheet."""
+"""Frames for CSV files that are safe to open in a spreadsheet."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ _FORMULA = r"^\s*[=+\-@\uff1d\uff0b\uff0d\uff20]|^[\t\r\n]"
 """What spreadsheets run: signs at the start, also after blanks and in full width."""
 
 
-def to_csv(tidy: pl.DataFrame) -> str:
-    """Return CSV with full-precision numbers; text that a spreadsheet would run gets a quote before it.
+def without_formulas(frame: pl.DataFrame) -> pl.DataFrame:
+    """Return a frame in which text that a spreadsheet would run has a quote before it.
 
     Headings are text too: a metric may be called anything.
     """
     text = pl.selectors.string()
     safe = pl.when(text.str.contains(_FORMULA)).then("'" + text).otherwise(text).name.keep()
-    headings = {name: f"'{name}" for name in tidy.columns if re.match(_FORMULA, name)}
-    return tidy.with_columns(safe).rename(headings).write_csv()
+    headings = {name: f"'{name}" for name in frame.columns if re.match(_FORMULA, name)}
+    return frame.with_columns(safe).rename(headings)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -85,6 +86,7 @@ class FigureView:
     height: str
 
 
+@functools.cache
 def sort_value(text: str) -> str:
     """Return the number that a cell begins with, for ``.256 [.25, .26]``, ``+.012``, ``8 of 10``; else ''."""
     found = _NUMBER.fullmatch(text.strip())

@@ -13,6 +13,7 @@ import orjson
 import polars as pl
 
 from analysis.errors import UserError
+from analysis.ledger import ledger_schema
 
 
 def metric_values(found: pl.DataFrame) -> pl.DataFrame:
@@ -22,14 +23,18 @@ def metric_values(found: pl.DataFrame) -> pl.DataFrame:
         UserError: metrics that are not what the ledger's schema says.
     """
     recorded = found.select("trial_id", "epoch", "metrics").drop_nulls("metrics")
-    unpacked_events = [unpacked(packed) for packed in recorded["metrics"].to_list()]
-    counts = [len(items) for items in unpacked_events]
-    names = [name for items in unpacked_events for name, _ in items]
-    values = [value for items in unpacked_events for _, value in items]
-    rows = recorded.select("trial_id", "epoch")[np.repeat(np.arange(len(counts)), counts)]
-    return rows.with_columns(
-        pl.Series("metric", names, dtype=pl.String), pl.Series("value", values, dtype=pl.Float64)
-    )
+    items = pl.col("metrics").cast(pl.String).str.json_decode(ledger_schema()["metrics"])
+    try:
+        rows = recorded.with_columns(items).explode("metrics").drop_nulls("metrics").unnest("metrics")
+        bad = rows["name"].null_count()
+    except pl.exceptions.PolarsError:
+        bad = True
+    if bad:
+        for packed in recorded["metrics"]:
+            unpacked(packed)  # says which
+        raise UserError("the ledger holds metrics that do not fit its schema")
+    value = pl.coalesce("value", pl.col("nonfinite").cast(pl.Float64))
+    return rows.select("trial_id", "epoch", pl.col("name").alias("metric"), value)
 
 
 def values_of(found: pl.DataFrame, metric: str) -> pl.DataFrame:

@@ -68,15 +68,22 @@ def course_table(study: Study, searched: pl.DataFrame, scored: pl.DataFrame) -> 
         return None
     counts = [2**i for i in range(study.trials_per_arm.bit_length()) if 2**i < study.trials_per_arm]
     counts.append(study.trials_per_arm)
-    best = pl.col("value").max() if study.mode == "max" else pl.col("value").min()
     found: dict[tuple[str, str, int], float] = {}
-    decided = searched.filter(~pl.col("state").is_in(["running", "waiting"]))
-    for count in counts:
-        known = decided.filter(pl.col("index") < count).group_by(ROW).len()
-        whole = known.filter(pl.col("len") == count * study.search.repeats)
-        so_far = scored.filter(pl.col("index") < count).join(whole, on=ROW, how="semi")
-        means = so_far.group_by(SEARCH).agg(best).group_by(ROW).agg(pl.col("value").mean())
-        found |= {(level, arm, count): mean for level, arm, mean in means.iter_rows()}
+    decided = ~pl.col("state").is_in(["running", "waiting"])
+    known = searched.group_by(ROW).agg(
+        ((pl.col("index") < count) & decided).sum().alias(str(count)) for count in counts
+    )
+    so_far = scored.group_by(SEARCH).agg(
+        (values.max() if study.mode == "max" else values.min()).alias(str(count))
+        for count in counts
+        for values in [pl.col("value").filter(pl.col("index") < count)]
+    )
+    means = so_far.group_by(ROW).agg(pl.exclude(SEARCH).mean())
+    decided_of = {(level, arm): numbers for level, arm, *numbers in known.iter_rows()}
+    for level, arm, *of_counts in means.iter_rows():
+        for count, mean, number_decided in zip(counts, of_counts, decided_of[level, arm], strict=True):
+            if number_decided == count * study.search.repeats and mean is not None:
+                found[level, arm, count] = mean
     rows = [
         [full_name(arm.arm, arm.level), *(number(found.get((arm.level, arm.arm, n)), 4) for n in counts)]
         for arm in study.arms

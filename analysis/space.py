@@ -48,8 +48,11 @@ class Range:
             return str(value) in map(str, self.choices)
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             return False
-        steps = (value - self.low) / (self.step or (1.0 if self.kind == "int" else math.inf))
-        return self.low <= value <= self.high and abs(steps - round(steps)) < 1e-6
+        step = self.step or (1.0 if self.kind == "int" else None)
+        if step is None or not self.low <= value <= self.high:
+            return self.low <= value <= self.high
+        steps = (value - self.low) / step
+        return abs(steps - round(steps)) < 1e-6
 
     def edge(self, value: object) -> str:
         """Return ``low`` or ``high`` for a number within ``EDGE`` of that end, or beyond it; else ''."""

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 from scipy import stats
 
-from analysis.csv_file import to_csv
+from analysis.csv_file import without_formulas
 from analysis.figures.forest import forest_plot
 from analysis.markdown import escape, to_markdown
 from analysis.report import Report, make_report
@@ -313,7 +313,7 @@ def test_escape(text: str, expected: str) -> None:
 
 def test_csv_is_full_precision_and_safe_in_spreadsheets() -> None:
     tidy = pl.DataFrame({"arm": ["=1+1", "@a", "ok,|", "-x", "+x"], "diff": [-0.1, 1 / 3, None, 1e-17, 2.0]})
-    lines = to_csv(tidy).splitlines()
+    lines = without_formulas(tidy).write_csv().splitlines()
     assert lines == ["arm,diff", "'=1+1,-0.1", "'@a,0.3333333333333333", '"ok,|",', "'-x,1e-17", "'+x,2.0"]
 
 

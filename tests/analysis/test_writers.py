@@ -11,7 +11,7 @@ import pytest
 from markdown_it import MarkdownIt
 from rich.console import Console
 
-from analysis.csv_file import to_csv
+from analysis.csv_file import without_formulas
 from analysis.latex import _parts, _tabular
 from analysis.latex_text import latex
 from analysis.markdown import _list, table_text
@@ -38,7 +38,7 @@ def markdown_cells(table: Table) -> list[list[str]]:
 def csv_cells(table: Table) -> list[list[str]]:
     """Return what a spreadsheet shows: the quote before a text is its own mark for text."""
     rows = {name: [row[n] for row in table.rows] for n, name in enumerate(table.columns)}
-    read = list(csv.reader(io.StringIO(to_csv(pl.DataFrame(rows)))))
+    read = list(csv.reader(io.StringIO(without_formulas(pl.DataFrame(rows)).write_csv())))
     assert not any(cell.startswith(FORMULA) for row in read for cell in row)
     return [
         [cell[1:] if cell.startswith("'") and cell[1:2] in FORMULA else cell for cell in row] for row in read
@@ -169,4 +169,5 @@ def test_signs(text: str, expected: str) -> None:
 
 def test_headings_of_csv_files_are_no_formulas_either() -> None:
     frame = pl.DataFrame({"=HYPERLINK(1)": [1.0], " -x": ["a"], "\uff1d1": ["\uff0b1"], "test/miou": [" =1"]})
-    assert to_csv(frame).splitlines() == ["'=HYPERLINK(1),' -x,'\uff1d1,test/miou", "1.0,a,'\uff0b1,' =1"]
+    lines = without_formulas(frame).write_csv().splitlines()
+    assert lines == ["'=HYPERLINK(1),' -x,'\uff1d1,test/miou", "1.0,a,'\uff0b1,' =1"]
