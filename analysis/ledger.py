@@ -39,7 +39,7 @@ class Ledger:
 
     Attributes:
         events: one row per event; the columns are those of the ledger's schema, ``metrics`` being packed
-            (JSON as bytes, see ``analysis.packed``).
+            (JSON as bytes, see ``analysis.packed``) and ``crc``, which is compared, left out.
         torn: files whose last line was cut off in the middle of writing, and is not in ``events``.
     """
 
@@ -203,7 +203,7 @@ def _parsed(data: mmap.mmap | bytes, stop: int) -> tuple[pl.DataFrame, int]:
                 part.parse(pool, schema)
                 parts.append(Part(part.line + len(part), part.end))
         part.parse(pool, schema)
-    return pl.concat([part.frame(data, schema) for part in parts]), parts[-1].end
+    return pl.concat([part.frame(data) for part in parts]), parts[-1].end
 
 
 def _check_torn(file: LedgerFile, rest: bytes, number: int) -> None:

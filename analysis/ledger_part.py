@@ -14,7 +14,9 @@ import polars as pl
 import pyarrow as pa
 from zlib_ng import zlib_ng
 
-SEAL = len(b',"crc":"01234567"}')
+_SEAL = b',"crc":"01234567"}'
+_DIGITS = slice(_SEAL.index(b"0"), _SEAL.index(b"0") + 8)
+SEAL = len(_SEAL)
 """Bytes of the checksum at the end of every line."""
 _METRICS = b',"metrics":['
 
@@ -60,7 +62,8 @@ class Part:
         """Begin without lines."""
         self.line, self.start, self.end = line, start, start
         self._crcs: list[int] = []  # what the checksum of each line must be
-        self._heads: list[bytes] = []  # JSON without metrics, in pieces
+        self._seals: list[bytes] = []  # what it is
+        self._heads: list[bytes] = []  # JSON without metrics, checksum and last bracket
         self._spans: list[int] = []  # begin and end of the metrics of each line
         self._moved: dict[int, bytes] = {}  # metrics that do not stand in the file like this
         self._misfit: Misfit | None = None  # the first line that is no event
@@ -72,18 +75,19 @@ class Part:
 
     def take(self, chunk: bytes) -> int:
         """Take the complete lines of ``chunk``, which stands at ``end`` in the file; return their bytes."""
-        crcs, heads, spans, crc32 = self._crcs, self._heads, self._spans, zlib_ng.crc32
-        find, view, begin, start = chunk.find, memoryview(chunk), self.end, 0
+        crcs, seals, heads, spans = self._crcs, self._seals, self._heads, self._spans
+        find, crc32, view, begin, start = chunk.find, zlib_ng.crc32, memoryview(chunk), self.end, 0
         while (end := find(b"\n", start)) >= 0:
             seal = end - SEAL
             at = find(_METRICS, start, seal)  # inside a string the quotes would be escaped
             if at >= 0 and find(b"]", at, seal) == seal - 1:  # nothing but the checksum follows
-                heads += chunk[start:at], chunk[seal : end + 1]
+                heads.append(chunk[start:at])
                 spans += begin + at + len(_METRICS) - 1, begin + seal
             else:
-                heads.append(self._without_metrics(chunk[start : end + 1]))
+                heads.append(self._without_metrics(chunk[start:seal]))
                 spans += begin + start, begin + start
             crcs.append(crc32(b"}", crc32(view[start:seal])))
+            seals.append(chunk[seal:end])
             start = end + 1
         self.end += start
         return start
@@ -93,60 +97,62 @@ class Part:
 
         Polars does it by itself: whatever else is done beside ``take`` must wait for the interpreter's lock.
         """
-        self._plain = pl.Schema({name: kind for name, kind in schema.items() if name != "metrics"})
-        self._joined = b"".join(self._heads)
+        kinds = {name: kind for name, kind in schema.items() if name not in ("metrics", "crc")}
+        self._schema = pl.Schema(kinds)
+        self._joined = b"}\n".join([*self._heads, b""])
         if self._joined:
-            self._parsing = pool.submit(pl.read_ndjson, self._joined, schema=self._plain)
+            self._parsing = pool.submit(pl.read_ndjson, self._joined, schema=self._schema)
 
-    def frame(self, data: mmap.mmap | bytes, schema: pl.Schema) -> pl.DataFrame:
-        """Return one row per line, with the columns of the ledger's schema, ``metrics`` as bytes.
+    def frame(self, data: mmap.mmap | bytes) -> pl.DataFrame:
+        """Return one row per line; after the columns of the schema, without ``crc``, ``metrics`` as bytes.
 
         Args:
             data: the whole file.
-            schema: of the ledger, as ``parse`` was given.
 
         Raises:
             Unsealed: the checksum of a line does not agree.
             Misfit: a line is not what the schema says.
         """
+        self._check_seals(data)
         try:
-            found = self._parsing.result() if self._parsing else self._plain.to_frame()
+            found = self._parsing.result() if self._parsing else self._schema.to_frame()
         except pl.exceptions.PolarsError:
             self._misfit = self._misfit or next(self._misfits())
         if self._misfit:
-            self._check_seals(data)
             raise self._misfit
-        expected = np.array(self._crcs, dtype=">u4").tobytes().hex()
-        if found.height != len(self) or found["crc"].str.join("", ignore_nulls=False).item() != expected:
-            self._check_seals(data)
-            raise AssertionError(f"line {self.line}: {found.height} events in {len(self)} lines")
-        return found.with_columns(self._packed(data)).select(*schema)
+        assert found.height == len(self), f"line {self.line}: {found.height} events in {len(self)} lines"
+        return found.with_columns(self._packed(data))
 
     def _check_seals(self, data: mmap.mmap | bytes) -> None:
-        """Look for a line whose checksum does not agree."""
+        """Compare the checksum of every line."""
+        digits = np.array(self._crcs, dtype=">u4").tobytes().hex().encode()
+        expected = np.tile(np.frombuffer(_SEAL, dtype=np.uint8), (len(self), 1))
+        expected[:, _DIGITS] = np.frombuffer(digits, dtype=np.uint8).reshape(-1, 8)
+        if b"".join(self._seals) == expected.tobytes():
+            return
         start = self.start
-        for line in data[self.start : self.end].split(b"\n")[:-1]:
+        for line in data[self.start : self.end].split(b"\n"):
             if not sealed(line):
                 raise Unsealed(start)
             start += len(line) + 1
 
-    def _without_metrics(self, line: bytes) -> bytes:
-        """Return a line as it is, or without metrics that do not stand at its end."""
-        return self._move(line) if b'"metrics"' in line else line
+    def _without_metrics(self, head: bytes) -> bytes:
+        """Return a line without its end as it is, or without metrics that something follows."""
+        return self._move(head) if b'"metrics"' in head else head
 
-    def _move(self, line: bytes) -> bytes:
+    def _move(self, head: bytes) -> bytes:
         """Take the metrics out of a line in which something follows them."""
         number = len(self)
         try:
-            event = orjson.loads(line)
+            event = orjson.loads(head + b"}")
             metrics = event.pop("metrics", None)
         except (orjson.JSONDecodeError, AttributeError, TypeError) as problem:
             self._misfit = self._misfit or Misfit(str(problem), self.line + number)
-            return line
+            return head
         if metrics is None:
-            return line
+            return head
         self._moved[number] = orjson.dumps(metrics)
-        return orjson.dumps(event) + b"\n"
+        return orjson.dumps(event)[:-1]
 
     def _packed(self, data: mmap.mmap | bytes) -> pl.Series:
         """Return the metrics of every line as bytes that are not copied from the file; null without any."""
@@ -164,7 +170,7 @@ class Part:
         """Yield what does not fit the schema, line by line."""
         for number, line in enumerate(self._joined.split(b"\n"), start=self.line):
             try:
-                pl.read_ndjson(line, schema=self._plain)
+                pl.read_ndjson(line, schema=self._schema)
             except pl.exceptions.PolarsError as problem:
                 yield Misfit(str(problem), number)
 
