@@ -6,8 +6,10 @@ import argparse
 import gc
 import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import polars as pl
 from rich.console import Console
 
 from analysis.csv_file import without_formulas
@@ -61,13 +63,20 @@ def write_report(report: Report, folder: Path) -> list[Path]:
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")
     frames = {"table.csv": report.comparison.tidy, **report.frames}
-    for name, frame in frames.items():
-        without_formulas(frame).write_csv(folder / name)
-    drawings = draw(report.sources)
-    figures = [path for drawing in drawings for path in save(drawing, folder / "figures")]
-    page = folder / "report.html"
-    page.write_text(to_html(report, drawings, folder / "figures"), encoding="utf-8")
+    with ThreadPoolExecutor(1) as pool:  # polars writes them while the page is made
+        written = [pool.submit(_write_csv, frame, folder / name) for name, frame in frames.items()]
+        drawings = draw(report.sources)
+        figures = [path for drawing in drawings for path in save(drawing, folder / "figures")]
+        page = folder / "report.html"
+        page.write_text(to_html(report, drawings, folder / "figures"), encoding="utf-8")
+    for done in written:
+        done.result()
     return [*(folder / name for name in (*texts, *frames)), *figures, page]
+
+
+def _write_csv(frame: pl.DataFrame, path: Path) -> None:
+    """Write a frame that is safe to open in a spreadsheet."""
+    without_formulas(frame).write_csv(path)
 
 
 def _console() -> Console:

@@ -21,7 +21,6 @@ from analysis.numbers import decimals_for, number, significant
 from analysis.opened import Study
 from analysis.statistics import mean_interval
 from analysis.table import Table
-from analysis.trials import finished, metric_values
 
 KINDS = ("iou", "accuracy")
 """Per-class metrics: ``test/iou/NAME`` in segmentation, ``test/accuracy/NAME`` in classification."""
@@ -34,7 +33,7 @@ Counts = dict[str, dict[int, dict[str, float]]]
 """Level -> seed -> class -> labels in training."""
 
 
-def class_counts(study: Study, folder: Path, events: pl.DataFrame, trials: pl.DataFrame) -> Counts:
+def class_counts(study: Study, folder: Path, metrics: pl.DataFrame) -> Counts:
     """Return how often each class occurs in training, by level, seed and class: in the reference's trials.
 
     Pixels in segmentation, images in classification. Nothing for a trial that left no file, or one whose
@@ -43,36 +42,35 @@ def class_counts(study: Study, folder: Path, events: pl.DataFrame, trials: pl.Da
     Args:
         study: the plan.
         folder: of the study.
-        events: of the ledger.
-        trials: the frame of ``results.confirm_trials``.
+        metrics: the frame of ``results.confirm_metrics``.
     """
-    ended = trials.filter((pl.col("status") == "finished") & (pl.col("index") < study.seeds))
-    counts: Counts = {}
-    for level in study.levels:
-        seed_of = dict(ended.filter(level=level, arm=study.reference).select("trial_id", "index").iter_rows())
-        of_level = finished(events).filter(pl.col("trial_id").is_in([*seed_of]))
-        counts[level] = _counts(study, folder, of_level, seed_of)
+    found: dict[tuple[str, int], tuple[str, dict[str, float]]] = {}
+    own = metrics.filter((pl.col("arm") == study.reference) & (pl.col("index") < study.seeds))
+    for level, seed, trial, name, value in own.select(
+        "level", "index", "trial_id", "metric", "value"
+    ).iter_rows():
+        found.setdefault((level, seed), (trial, {}))[1][name] = value
+    counts: Counts = {level: {} for level in study.levels}
+    for (level, seed), (trial, of_trial) in found.items():
+        known = _counts(folder, trial, class_scores(study, of_trial)) if level in counts else None
+        if known is not None:
+            counts[level][seed] = known
+    for level, of_seeds in counts.items():
+        names = next(iter(of_seeds.values()), {}).keys()
+        counts[level] = {seed: known for seed, known in of_seeds.items() if known.keys() == names}
     return counts
 
 
-def _counts(
-    study: Study, folder: Path, ended: pl.DataFrame, seed_of: Mapping[str, int]
-) -> dict[int, dict[str, float]]:
-    """Return the counts of each class in finished trials, by seed."""
-    found: dict[int, dict[str, float]] = {}
-    results = metric_values(ended)
-    for _, of_trial in results.group_by("trial_id", maintain_order=True):
-        scores = class_scores(study, dict(of_trial.select("metric", "value").iter_rows()))
-        trial = of_trial["trial_id"][0]
-        arrays = read_geometry(folder, trial) if scores else None
-        if arrays is None or "train_counts" not in arrays:
-            continue
-        kept = next((arrays[kind] for kind in KINDS if kind in arrays), None)
-        listed = np.array([*scores.values()], dtype=np.float32)
-        if kept is not None and np.array_equal(listed, kept.astype(np.float32), equal_nan=True):
-            found[seed_of[trial]] = dict(zip(scores, arrays["train_counts"].tolist(), strict=True))
-    names = next(iter(found.values()), {}).keys()
-    return {seed: counts for seed, counts in found.items() if counts.keys() == names}
+def _counts(folder: Path, trial: str, scores: Mapping[str, float]) -> dict[str, float] | None:
+    """Return the counts of each class in a finished trial; None where they are not known."""
+    arrays = read_geometry(folder, trial) if scores else None
+    if arrays is None or "train_counts" not in arrays:
+        return None
+    kept = next((arrays[kind] for kind in KINDS if kind in arrays), None)
+    listed = np.array([*scores.values()], dtype=np.float32)
+    if kept is None or not np.array_equal(listed, kept.astype(np.float32), equal_nan=True):
+        return None
+    return dict(zip(scores, arrays["train_counts"].tolist(), strict=True))
 
 
 def class_scores(study: Study, metrics: Mapping[str, float]) -> dict[str, float]:

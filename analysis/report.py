@@ -104,7 +104,7 @@ def make_report(folder: Path) -> Report:
     frames |= found | {"search.csv": facts.searches}
     below = [cited_table(study), *searched[:1], diagnostics_table(comparison)]
     extras += [table for table in below if table] + [cost_table(study, facts.searches), *searched[1:]]
-    classes = per_class_frame(study, comparison, metrics, class_counts(study, folder, events, trials))
+    classes = per_class_frame(study, comparison, metrics, class_counts(study, folder, metrics))
     frames |= {} if classes.is_empty() else {"per_class.csv": classes}
     extras += per_class_tables(study, classes)
     if len(study.goals) > 1:

@@ -61,11 +61,13 @@ def confirm_trials(events: pl.DataFrame) -> pl.DataFrame:
 def confirm_metrics(events: pl.DataFrame, trials: pl.DataFrame) -> pl.DataFrame:
     """Return the metrics of the finished confirm trials: level, arm, index, trial_id, metric, value.
 
-    ``trials`` is the frame of ``confirm_trials``. Of several attempts the highest counts. A value may be
-    NaN, inf or -inf, as recorded.
+    ``trials`` is the frame of ``confirm_trials``. Of several attempts the highest counts. The metrics of a
+    trial are in the order in which they are recorded. A value may be NaN, inf or -inf, as recorded.
     """
     found = metric_values(finished(events)).drop("epoch")
-    return trials.select(*ROW, "index", "trial_id").join(found, on="trial_id", how="inner")
+    return trials.select(*ROW, "index", "trial_id").join(
+        found, on="trial_id", how="inner", maintain_order="left_right"
+    )
 
 
 def confirm_table(study: Study, trials: pl.DataFrame, metrics: pl.DataFrame) -> pl.DataFrame:
