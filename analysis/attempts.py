@@ -13,7 +13,9 @@ ATTEMPTS = "attempts.ndjson"
 
 def read_attempts(study: Path, trials: Iterable[str]) -> list[dict[str, Any]]:
     """Return the attempts of some trials; lines cut short are skipped, trials without the file have none."""
-    return [entry for trial in trials for entry in _attempts(study / "trials" / trial / ATTEMPTS)]
+    folder = study / "trials"
+    there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    return [entry for trial in trials if trial in there for entry in _attempts(folder / trial / ATTEMPTS)]
 
 
 def _attempts(path: Path) -> list[dict[str, Any]]:

@@ -84,12 +84,14 @@ def _density(counts_G: Counts) -> Array:
     third = min(len(occupied) - 1, int(np.searchsorted(upto, total * 3 // 4, side="right")))
     between = float(occupied[third] - occupied[first])
     width = 1.059 * min(between / 1.34, spread) * total**-0.2  # Scott's rule
-    centres = np.append(occupied, (size - 1) / 2)
-    widths = np.append(np.full(len(occupied), max(width, _NARROWEST)), float(size))
+    centres, widths, shares = np.empty((3, len(occupied) + 1))
+    centres[:-1], centres[-1] = occupied, (size - 1) / 2
+    widths[:-1], widths[-1] = max(width, _NARROWEST), size
+    shares[:-1], shares[-1] = weights, 1.0
     edges = np.arange(size + 1)[:, None] - 0.5
     below = special.ndtr((edges - centres) / widths)
-    parts = np.diff(below, axis=0) / (below[-1] - below[0])
-    return np.asarray(parts @ (np.append(weights, 1.0) / (total + 1)), dtype=np.float64)
+    parts = (below[1:] - below[:-1]) / (below[-1] - below[0])
+    return np.asarray(parts @ (shares / (total + 1)), dtype=np.float64)
 
 
 def _choice_density(counts_G: Counts) -> Array:

@@ -112,11 +112,12 @@ def interquartile_mean(values_RK: Array, fewest: int = 10) -> Array:
     As scipy's ``trim_mean(values, 0.25)``, the IQM of rliable (Agarwal et al. 2021).
     """
     result = np.full(len(values_RK), np.nan)
-    for row, values in enumerate(values_RK):
-        known = np.sort(values[np.isfinite(values)])
-        if len(known) >= fewest:
-            cut = int(0.25 * len(known))
-            result[row] = known[cut : len(known) - cut].mean()
+    known_RK = np.isfinite(values_RK)
+    ordered_RK = np.sort(np.where(known_RK, values_RK, np.inf), axis=1)
+    n_R = known_RK.sum(axis=1)
+    for n in np.unique(n_R[n_R >= fewest]):
+        cut = int(0.25 * n)
+        result[n_R == n] = ordered_RK[n_R == n, cut : n - cut].mean(axis=1)
     return result
 
 

@@ -86,8 +86,8 @@ def trial_status(
     """
     done = finished(events, phases).select("trial_id", pl.lit("finished").alias("status"))
     of_phase = pl.col("event").is_in([*_STATUS]) & pl.col("phase").is_in(phases)
-    told = events.select(pl.col("trial_id", "attempt", "seq", "event", "payload").filter(of_phase))
-    open_ones = told.join(done, on="trial_id", how="anti", maintain_order="left")
+    still_open = of_phase & ~pl.col("trial_id").is_in(done["trial_id"].implode())
+    open_ones = events.select(pl.col("trial_id", "attempt", "seq", "event", "payload").filter(still_open))
     last = (
         _last_of_each(still_true(open_ones, events), "trial_id")
         .join(_retried(events), on="trial_id", how="left", maintain_order="left")
