@@ -15,6 +15,7 @@ import mmap
 import os
 import re
 import zlib
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,7 +31,8 @@ _CRC_MEMBER = b',"crc":'
 _FILE = re.compile(r"events\.ndjson|(events|compacted)-(\d{6,})(?:-(\d{6,}))?\.ndjson")
 _TRIES = 20  # listings, while a driver compacts
 _CHUNK = 1 << 20  # bytes of a file whose lines are taken apart while the processor's cache holds them
-_PART = 1 << 26  # bytes of a file that are parsed together
+_PART = 1 << 24  # bytes of a file that are parsed together
+_AHEAD = 2  # parts whose lines are taken apart while an earlier one is parsed
 
 
 @dataclass(frozen=True)
@@ -191,19 +193,23 @@ def _parsed(data: mmap.mmap | bytes, stop: int) -> tuple[pl.DataFrame, int]:
         Unsealed: the checksum of a line does not agree.
         Misfit: a line does not fit the schema.
     """
-    schema, parts = ledger_schema(), [Part(1)]
-    chunk = _CHUNK
+    schema, frames = ledger_schema(), []
+    part, waiting, chunk = Part(1), deque[Part](), _CHUNK
     with ThreadPoolExecutor(1) as pool:
-        while (part := parts[-1]).end < stop:
+        while part.end < stop:
             taken = part.take(data[part.end : min(part.end + chunk, stop)])
             if not taken and part.end + chunk >= stop:
                 break
             chunk = _CHUNK if taken else 2 * chunk  # until it holds a whole line
             if part.end - part.start > _PART:
                 part.parse(pool, schema)
-                parts.append(Part(part.line + len(part), part.end))
+                waiting.append(part)
+                part = Part(part.line + len(part), part.end)
+            if len(waiting) > _AHEAD:
+                frames.append(waiting.popleft().frame(data))  # which lets go of its memory
         part.parse(pool, schema)
-    return pl.concat([part.frame(data) for part in parts]), parts[-1].end
+    frames += [one.frame(data) for one in (*waiting, part)]
+    return pl.concat(frames), part.end
 
 
 def _check_torn(file: LedgerFile, rest: bytes, number: int) -> None:

@@ -100,6 +100,7 @@ class Part:
         kinds = {name: kind for name, kind in schema.items() if name not in ("metrics", "crc")}
         self._schema = pl.Schema(kinds)
         self._joined = b"}\n".join([*self._heads, b""])
+        self._heads.clear()  # small objects in great number: the next part takes their memory
         if self._joined:
             self._parsing = pool.submit(pl.read_ndjson, self._joined, schema=self._schema)
 

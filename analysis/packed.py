@@ -23,8 +23,11 @@ def metric_values(found: pl.DataFrame) -> pl.DataFrame:
         UserError: metrics that are not what the ledger's schema says.
     """
     recorded = found.select("trial_id", "epoch", "metrics").drop_nulls("metrics")
-    items = pl.col("metrics").cast(pl.String).str.json_decode(ledger_schema()["metrics"])
+    texts = pl.Series(
+        "metrics", recorded["metrics"].to_list(), dtype=pl.Binary
+    )  # a cast checks all the ledger
     try:
+        items = texts.cast(pl.String).str.json_decode(ledger_schema()["metrics"])
         rows = recorded.with_columns(items).explode("metrics").drop_nulls("metrics").unnest("metrics")
         bad = rows["name"].null_count()
     except pl.exceptions.PolarsError:
