@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import Any
 
 import polars as pl
 
-from analysis.claims import ROW, SEARCH, unpacked
+from analysis.claims import ROW, SEARCH
 from analysis.numbers import number, significant
 from analysis.opened import Study
 from analysis.results import search_trials
@@ -182,11 +183,11 @@ def edge_statement(study: Study, winners: pl.DataFrame) -> list[str]:
 
 def decoded(stored: pl.Series) -> list[Values | None]:
     """Return the parameters of proposals as plain values; None where they are not recorded."""
-    points = [unpacked(parameters) for parameters in stored.to_list()]
+    searched = stored.filter(stored.list.len() > 0).explode().struct
     # All at once: the decoder's call costs more than what it decodes.
-    texts = ("[" + ",".join(point.values()) + "]" for point in points if point is not None)
-    values = iter(json.loads("[" + ",".join(texts) + "]"))
-    return [None if point is None else dict(zip(point, next(values), strict=True)) for point in points]
+    values = json.loads("[" + ",".join(searched.field("value").to_list()) + "]")
+    items = zip(searched.field("name").to_list(), values, strict=True)
+    return [None if n is None else dict(itertools.islice(items, n)) for n in stored.list.len().to_list()]
 
 
 def _winning_numbers(

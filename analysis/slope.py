@@ -133,13 +133,9 @@ def differences(study: Study, metrics: pl.DataFrame, line: Line, name: str) -> A
     """Return arm minus reference at each level of a line (L, K), NaN where one of the two is missing."""
     row_of = {level: row for row, level in enumerate(line.levels.values())}
     both = pl.col("arm").is_in([line.arm, study.reference]) & pl.col("level").is_in([*row_of])
-    wanted = metrics.select(
-        pl.col("arm", "level", "index", "value").filter(
-            (pl.col("metric") == name) & both & pl.col("value").is_not_null()
-        )
-    )
+    wanted = metrics.filter((pl.col("metric") == name) & both & pl.col("value").is_not_null())
     found = {arm: np.full((len(row_of), study.seeds), np.nan) for arm in (line.arm, study.reference)}
-    for arm, level, seed, value in wanted.iter_rows():
+    for arm, level, seed, value in wanted.select("arm", "level", "index", "value").iter_rows():
         if 0 <= seed < study.seeds:
             found[arm][row_of[level], seed] = value
     with np.errstate(invalid="ignore"):  # infinite in both

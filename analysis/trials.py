@@ -87,7 +87,8 @@ def trial_status(
     done = finished(events, phases).select("trial_id", pl.lit("finished").alias("status"))
     of_phase = pl.col("event").is_in([*_STATUS]) & pl.col("phase").is_in(phases)
     still_open = of_phase & ~pl.col("trial_id").is_in(done["trial_id"].implode())
-    open_ones = events.select(pl.col("trial_id", "attempt", "seq", "event", "payload").filter(still_open))
+    columns = ("trial_id", "attempt", "seq", "event", "phase", "payload")
+    open_ones = events.select(columns).filter(still_open).drop("phase")
     last = (
         _last_of_each(still_true(open_ones, events), "trial_id")
         .join(_retried(events), on="trial_id", how="left", maintain_order="left")
@@ -151,7 +152,7 @@ def train_seconds(events: pl.DataFrame) -> pl.DataFrame:
 
 def other_workers(events: pl.DataFrame) -> pl.DataFrame:
     """Return trial_id and workers, the fewest, of the trials that trained an epoch on other than planned."""
-    told = events.select(pl.col("trial_id", "epoch").filter(pl.col("workers").is_not_null())).unique()
+    told = events.select("trial_id", "epoch", "workers").drop_nulls("workers").drop("workers").unique()
     if told.is_empty():
         return told.select("trial_id", pl.lit(None, pl.Int64).alias("workers"))
     found = _last_epochs(events, "workers", told)
@@ -165,6 +166,7 @@ def _last_epochs(events: pl.DataFrame, column: str, at: pl.DataFrame | None = No
     """
     found = _epoch_events(events).select("trial_id", "epoch", "attempt", "seq", column)
     if at is not None:
+        found = found.filter(pl.col("epoch").is_in(at["epoch"].unique().implode()))  # leaves little to join
         found = found.join(at, on=["trial_id", "epoch"], how="semi", maintain_order="left")
     return _last_of_each(still_true(found, events), "trial_id", "epoch").drop("attempt", "seq")
 
@@ -172,8 +174,8 @@ def _last_epochs(events: pl.DataFrame, column: str, at: pl.DataFrame | None = No
 @once_per_ledger
 def _epoch_events(events: pl.DataFrame) -> pl.DataFrame:
     """Return what the events with results say of epochs."""
-    columns = ("trial_id", "attempt", "seq", "epoch", "step", "duration_s", "workers", "metrics")
-    return events.select(pl.col(columns).filter(pl.col("event").is_in(_EPOCHS)))
+    columns = ("event", "trial_id", "attempt", "seq", "epoch", "step", "duration_s", "workers", "metrics")
+    return events.select(columns).filter(pl.col("event").is_in(_EPOCHS)).drop("event")
 
 
 @once_per_ledger
