@@ -1,6 +1,7 @@
 """What the trials of every row cost: steps, hours, and hours of all workers.
 
 The steps of a trial count once, however often an epoch was repeated; its hours are those of all attempts.
+Everything is added up in one order, so that equal ledgers give equal files to the last digit.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ def row_costs(events: pl.DataFrame, searched: pl.DataFrame) -> pl.DataFrame:
     trained = epochs(events).with_columns(
         (pl.col("hours") * pl.col("workers").fill_null(opened(events).plan.workers)).alias("worker_hours")
     )
-    totals = trained.group_by("trial_id").agg(*_SUMS)
+    totals = trained.group_by("trial_id", maintain_order=True).agg(*_SUMS)
     before = _sums([own, again], trained, totals).select(*ROW, "steps", "hours", "worker_hours")
     after = _sums([confirm], trained, totals).rename(
         {"steps": "confirm_steps", "hours": "confirm_hours", "trials": "confirm_trials"}
@@ -57,15 +58,16 @@ def row_costs(events: pl.DataFrame, searched: pl.DataFrame) -> pl.DataFrame:
 def _sums(used: list[pl.DataFrame], trained: pl.DataFrame, totals: pl.DataFrame) -> pl.DataFrame:
     """Return steps, hours, worker_hours and trials of each row, a trial up to where the row stopped it."""
     last = pl.when(pl.col("rung").is_not_null().all()).then(pl.col("rung").max())
-    trials = pl.concat(used).group_by(*ROW, "trial_id").agg(last.alias("last"))
+    trials = pl.concat(used).group_by(*ROW, "trial_id", maintain_order=True).agg(last.alias("last"))
     whole = trials.filter(pl.col("last").is_null()).drop("last")
-    stopped = trials.drop_nulls("last").join(trained, on="trial_id").filter(pl.col("epoch") <= pl.col("last"))
+    cut = trials.drop_nulls("last").join(trained, on="trial_id", maintain_order="left_right")
+    stopped = cut.filter(pl.col("epoch") <= pl.col("last"))
     of_trial = pl.concat(
         [
-            whole.join(totals, on="trial_id"),
-            stopped.group_by(*ROW, "trial_id").agg(*_SUMS),
+            whole.join(totals, on="trial_id", maintain_order="left"),
+            stopped.group_by(*ROW, "trial_id", maintain_order=True).agg(*_SUMS),
         ]
     )
-    return of_trial.group_by(ROW).agg(
+    return of_trial.group_by(ROW, maintain_order=True).agg(
         pl.col("step").sum().alias("steps"), pl.col("hours", "worker_hours").sum(), pl.len().alias("trials")
     )

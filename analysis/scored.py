@@ -74,7 +74,7 @@ def course_table(study: Study, searched: pl.DataFrame, scored: pl.DataFrame) -> 
     known = searched.group_by(ROW).agg(
         ((pl.col("index") < count) & decided).sum().alias(str(count)) for count in counts
     )
-    so_far = scored.group_by(SEARCH).agg(
+    so_far = scored.group_by(SEARCH, maintain_order=True).agg(
         (values.max() if study.mode == "max" else values.min()).alias(str(count))
         for count in counts
         for values in [pl.col("value").filter(pl.col("index") < count)]

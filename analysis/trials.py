@@ -121,10 +121,10 @@ def epochs(events: pl.DataFrame) -> pl.DataFrame:
         "workers",
     )
     key = ["trial_id", "attempt", "epoch"]
-    once = told.unique(key, keep="any")
+    once = told.unique(key, keep="first", maintain_order=True)
     if once.height == told.height:  # nearly always, and quicker to find out than to group
         return once
-    return told.group_by(key).agg(pl.col("hours", "step", "workers").max())
+    return told.group_by(key, maintain_order=True).agg(pl.col("hours", "step", "workers").max())
 
 
 def values(events: pl.DataFrame, metric: str, at: pl.DataFrame | None = None) -> pl.DataFrame:
@@ -147,7 +147,7 @@ def final_values(events: pl.DataFrame, metric: str, phases: Sequence[str] = BEFO
 def train_seconds(events: pl.DataFrame) -> pl.DataFrame:
     """Return trial_id and value: the seconds of a trial's epochs, each once, the last attempt counting."""
     seconds = _last_epochs(events, "duration_s")
-    return seconds.group_by("trial_id").agg(pl.col("duration_s").sum().alias("value"))
+    return seconds.group_by("trial_id", maintain_order=True).agg(pl.col("duration_s").sum().alias("value"))
 
 
 def other_workers(events: pl.DataFrame) -> pl.DataFrame:

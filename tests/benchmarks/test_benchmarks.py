@@ -111,3 +111,23 @@ def test_the_ledger_of_a_large_study_is_one_that_the_driver_reads(tmp_path):
     assert {len(event["metrics"]) for event in ended if event["phase"] == "search"} == {3}
     assert {event["epoch"] for event in ended} == {30}
     assert EPOCH_METRICS[0] == "val/miou"
+
+
+def test_a_large_ledger_read_twice_gives_equal_costs_to_the_last_digit(tmp_path):
+    """Hours are sums of many numbers, in several threads: they must be added up in one order."""
+    sys.path.insert(0, str(FOLDER))
+    try:
+        from study_ledger import write_ledger
+    finally:
+        sys.path.remove(str(FOLDER))
+    from analysis.costs import row_costs
+    from analysis.ledger import read_ledger
+    from analysis.results import search_trials
+
+    write_ledger(tmp_path, 2000, 3)
+    found = []
+    for _ in range(3):
+        events = read_ledger(tmp_path).events
+        found.append(row_costs(events, search_trials(events)).sort("level", "arm"))
+    assert found[0].equals(found[1])
+    assert found[0].equals(found[2])
