@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import re
 from collections.abc import Sequence
@@ -61,6 +62,7 @@ def of_search(title: str) -> bool:
     return _OF_SEARCH.search(title) is not None
 
 
+@functools.cache
 def breakable(text: str) -> Markup:
     """Return a name, escaped, that may be broken after the marks which join its words."""
     return Markup(re.sub(r"(?<=[_/.])(?=\w)", "<wbr>", str(escape(text))))

@@ -7,6 +7,7 @@ has no name here prints as its code point.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import re
 import unicodedata
@@ -104,6 +105,7 @@ _RUN = 24
 _PLUS_MINUS = re.compile(r"\+-(?=\.?\d)")
 
 
+@functools.cache
 def latex(text: str, breakable: bool = False) -> str:
     """Return text, on one line, as LaTeX.
 

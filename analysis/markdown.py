@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 
 from analysis.report import Report
@@ -42,6 +43,7 @@ def escape(text: str) -> str:
     return re.sub(r"^(\d+)([.)])", r"\1\\\2", inline)
 
 
+@functools.cache
 def _inline(text: str) -> str:
     """Escape what is markup anywhere in a line."""
     line = _TAG.sub("&lt;", " ".join(text.split()).replace("&", "&amp;"))

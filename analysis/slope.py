@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from analysis.comparison import LOST, MOST_BAD_SHARE, Row
+from analysis.comparison import LOST, MOST_BAD_SHARE, Row, seed_values
 from analysis.numbers import decimals_for, interval, number, p_value
 from analysis.opened import Study
 from analysis.statistics import Array, holm, mean_interval, paired_t_p
@@ -129,17 +129,27 @@ def has_mark(rows: Sequence[Row], complete: int) -> bool:
     return ended - complete <= MOST_BAD_SHARE * ended
 
 
-def differences(study: Study, metrics: pl.DataFrame, line: Line, name: str) -> Array:
-    """Return arm minus reference at each level of a line (L, K), NaN where one of the two is missing."""
-    row_of = {level: row for row, level in enumerate(line.levels.values())}
-    both = pl.col("arm").is_in([line.arm, study.reference]) & pl.col("level").is_in([*row_of])
-    wanted = metrics.filter((pl.col("metric") == name) & both & pl.col("value").is_not_null())
-    found = {arm: np.full((len(row_of), study.seeds), np.nan) for arm in (line.arm, study.reference)}
-    for arm, level, seed, value in wanted.select("arm", "level", "index", "value").iter_rows():
-        if 0 <= seed < study.seeds:
-            found[arm][row_of[level], seed] = value
+def differences(study: Study, values_RK: Array, line: Line) -> Array:
+    """Return arm minus reference at each level of a line (L, K), NaN where one of the two is missing.
+
+    Args:
+        study: The plan.
+        values_RK: Of every row of the plan (``comparison.seed_values``).
+        line: The arm and its levels.
+    """
+    row_of = {(arm.level, arm.arm): row for row, arm in enumerate(study.arms)}
+    missing = np.full(study.seeds, np.nan)
+    own, reference = (
+        np.array(
+            [
+                values_RK[row_of[at]] if (at := (level, arm)) in row_of else missing
+                for level in line.levels.values()
+            ]
+        )
+        for arm in (line.arm, study.reference)
+    )
     with np.errstate(invalid="ignore"):  # infinite in both
-        difference = found[line.arm] - found[study.reference]
+        difference = own - reference
     return np.where(np.isfinite(difference), difference, np.nan)
 
 
@@ -156,8 +166,8 @@ def _table(
     name: str,
     behind: Mapping[tuple[str, str], Sequence[Row]],
 ) -> Table:
-    metrics = metrics.filter(pl.col("metric") == name)
-    rows_RLK = [complete(differences(study, metrics, line, name)) for line in lines]
+    values = seed_values(study, metrics, [name])[name]
+    rows_RLK = [complete(differences(study, values, line)) for line in lines]
     per_seed = np.concatenate(
         [slopes(row[None], np.array(list(line.levels))) for row, line in zip(rows_RLK, lines, strict=True)]
     )
