@@ -179,11 +179,17 @@ def _read_file(file: LedgerFile) -> tuple[pl.DataFrame, bool]:
 
 
 def _file_bytes(path: Path) -> mmap.mmap | bytes:
-    """Return what a file holds now, mapped: nobody changes what was written, takes it away or shortens it."""
+    """Return what a file holds now.
+
+    A large one is mapped: nobody changes what was written, takes it away or shortens it. A map keeps the file
+    open, of which there may be thousands of small ones.
+    """
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size  # a driver may be writing
+        if size <= _PART:
+            return file.read(size)
         flags = mmap.MAP_PRIVATE | getattr(mmap, "MAP_POPULATE", 0)  # all pages at once, where that is known
-        return mmap.mmap(file.fileno(), size, flags, mmap.PROT_READ) if size else b""
+        return mmap.mmap(file.fileno(), size, flags, mmap.PROT_READ)
 
 
 def _parsed(data: mmap.mmap | bytes, stop: int) -> tuple[pl.DataFrame, int]:
