@@ -14,11 +14,9 @@ import pytest
 from matplotlib.figure import Figure
 
 from analysis.__main__ import write_report
-from analysis.figures.drawing import Drawing, as_png
+from analysis.figures.drawing import Drawing
 from analysis.html import PAGE, of_search, to_html
-from analysis.html_views import LARGEST_SVG, FigureView, figure_view, sort_value, table_view
 from analysis.report import make_report
-from analysis.table import Table
 from tests.analysis.conftest import LedgerWriter
 from tests.analysis.paper_study import PROVENANCE, plan, write_paper_study
 
@@ -154,19 +152,6 @@ def test_the_pictures_are_the_files_that_were_written(paper: Path, text: str) ->
     assert sorted(shown) == sorted(written)
 
 
-def test_a_very_large_drawing_is_shown_as_png(tmp_path: Path) -> None:
-    head = b'<?xml version="1.0"?><svg xmlns="x" height="72pt" viewBox="0 0 1 1" width="144.4pt">'
-    drawing = Drawing("points", "Points", "Many points.", Figure(), "All of them.")
-    for size, kind, data in ((LARGEST_SVG, "svg+xml", None), (LARGEST_SVG + 1, "png", as_png(drawing))):
-        svg = head.ljust(size)
-        (tmp_path / "points.svg").write_bytes(svg)
-        view = figure_view(drawing, tmp_path, 1)
-        shown = base64.b64encode(data or svg).decode()
-        assert view == FigureView(
-            1, "Points", "Many points.", "All of them.", f"data:image/{kind};base64,{shown}", "193", "96"
-        )
-
-
 def nasty_plan() -> dict[str, Any]:
     """Return a plan in which every name that the page shows is hostile."""
     payload = plan(study=NASTY, question=NASTY, budget=NASTY, file=NASTY, command=NASTY, scores=NASTY)
@@ -268,44 +253,6 @@ def test_the_same_ledger_gives_the_same_bytes(paper: Path, tmp_path: Path) -> No
     again = (tmp_path / "report.html").read_bytes()
     assert again == (paper / "report.html").read_bytes()
     assert b"996 events, the last of 2023-11-14 22:29:55 UTC" in again
-
-
-@pytest.mark.parametrize(
-    ("text", "value"),
-    [
-        (".256 [.250, .262]", "0.256"),
-        ("0.256 [0.25, 0.26]", "0.256"),
-        ("+.012 [-.001, +.025]", "0.012"),
-        ("-.012", "-0.012"),
-        ("<.001", "0.001"),
-        (".108 [.069, .120] *", "0.108"),
-        (".310 (+.012)", "0.31"),
-        ("7 of 8, 1 diverged", "7.0"),
-        ("3200", "3200.0"),
-        ("12.5 %", "12.5"),
-        ("1.5e-09", "1.5e-09"),
-        ("inf", "Infinity"),
-        ("-inf", "-Infinity"),
-        ("-", ""),
-        ("", ""),
-        ("3.11.9", ""),
-        ("2023-11-14 22:13:20", ""),
-        ("16 CPUs (x), 2 x y", ""),
-        ("10_arm", ""),
-        ("infinite", ""),
-    ],
-)
-def test_what_cells_sort_by(text: str, value: str) -> None:
-    assert sort_value(text) == value
-
-
-def test_columns_are_numeric_where_every_cell_is_a_number_or_missing() -> None:
-    rows = [["a", "1", "1", ".5 [.4, .6]"], ["b", "-", "x", "better"], ["c", "+.5", "2", ""]]
-    view = table_view(Table("t", ["arm", "all", "some", "verdict"], rows, frozenset({(0, 1)})), 3)
-    assert [column.numeric for column in view.columns] == [False, True, False, False]
-    assert [row[1].value for row in view.rows] == ["1.0", "", "0.5"]
-    assert [row[1].bold for row in view.rows] == [True, False, False]
-    assert [(row[3].css, row[3].sign) for row in view.rows][1] == ("mark good", "\u25b2")
 
 
 @pytest.mark.parametrize(
