@@ -76,7 +76,8 @@ def write_report(report: Report, folder: Path) -> list[Path]:
 
 def _write_csv(frame: pl.DataFrame, path: Path) -> None:
     """Write a frame that is safe to open in a spreadsheet."""
-    without_formulas(frame).write_csv(path)
+    with path.open("wb") as file:  # polars would read "~" and "file:" in a name as something else
+        without_formulas(frame).write_csv(file)
 
 
 def _console() -> Console:

@@ -161,16 +161,18 @@ def _before(events: pl.DataFrame, seq: int | None) -> pl.DataFrame:
 def _read_file(file: LedgerFile) -> tuple[pl.DataFrame, bool]:
     """Return the events of a file, and whether its last line was torn."""
     data = _file_bytes(file.path)
-    try:
+    stop = len(data)
+    while True:
         try:
-            frame, end = _parsed(data, len(data))
-        except Unsealed as bad:
-            frame, end = _parsed(data, bad.start)
-    except Misfit as problem:
-        raise UserError(
-            f"{file.path}:{problem.line}: does not fit the ledger's schema (version {SCHEMA_VERSION}): "
-            f"{problem}"
-        ) from None
+            frame, end = _parsed(data, stop)
+            break
+        except Unsealed as bad:  # there may be another one before it, which was not looked at yet
+            stop = bad.start
+        except Misfit as problem:
+            raise UserError(
+                f"{file.path}:{problem.line}: does not fit the ledger's schema (version {SCHEMA_VERSION}): "
+                f"{problem}"
+            ) from None
     if end < len(data):
         _check_torn(file, data[end:], frame.height + 1)
     _check_version(file, frame)
@@ -181,8 +183,9 @@ def _read_file(file: LedgerFile) -> tuple[pl.DataFrame, bool]:
 def _file_bytes(path: Path) -> mmap.mmap | bytes:
     """Return what a file holds now.
 
-    A large one is mapped: nobody changes what was written, takes it away or shortens it. A map keeps the file
-    open, of which there may be thousands of small ones.
+    A large one is mapped, which saves a third of the time of reading: sarx never changes or shortens what was
+    written (whoever writes another file over it while a report is made ends that process, as with polars' own
+    scan). A map keeps the file open, and of small ones there may be thousands.
     """
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size  # a driver may be writing

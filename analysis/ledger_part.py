@@ -66,7 +66,7 @@ class Part:
         self._heads: list[bytes] = []  # JSON without metrics, checksum and last bracket
         self._spans: list[int] = []  # begin and end of the metrics of each line
         self._moved: dict[int, bytes] = {}  # metrics that do not stand in the file like this
-        self._misfit: Misfit | None = None  # the first line that is no event
+        self._misfit: Misfit | None = None  # the first line of which the metrics cannot be taken out
         self._parsing: Future[pl.DataFrame] | None = None
 
     def __len__(self) -> int:
@@ -74,11 +74,17 @@ class Part:
         return len(self._crcs)
 
     def take(self, chunk: bytes) -> int:
-        """Take the complete lines of ``chunk``, which stands at ``end`` in the file; return their bytes."""
+        """Take the complete lines of ``chunk``, which stands at ``end`` in the file; return their bytes.
+
+        Raises:
+            Unsealed: a line is too short for a checksum; millions of such lines would fill the memory.
+        """
         crcs, seals, heads, spans = self._crcs, self._seals, self._heads, self._spans
         find, crc32, view, begin, start = chunk.find, zlib_ng.crc32, memoryview(chunk), self.end, 0
         while (end := find(b"\n", start)) >= 0:
             seal = end - SEAL
+            if seal < start:
+                raise Unsealed(begin + start)
             at = find(_METRICS, start, seal)  # inside a string the quotes would be escaped
             if at >= 0 and find(b"]", at, seal) == seal - 1:  # nothing but the checksum follows
                 heads.append(chunk[start:at])
@@ -147,7 +153,7 @@ class Part:
         try:
             event = orjson.loads(head + b"}")
             metrics = event.pop("metrics", None)
-        except (orjson.JSONDecodeError, AttributeError, TypeError) as problem:
+        except orjson.JSONDecodeError as problem:
             self._misfit = self._misfit or Misfit(str(problem), self.line + number)
             return head
         if metrics is None:

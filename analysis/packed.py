@@ -37,7 +37,8 @@ def metric_values(found: pl.DataFrame) -> pl.DataFrame:
     except TypeError as problem:
         for packed in packed_events:
             unpacked(packed)  # says which
-        raise UserError(f"the ledger holds metrics that do not fit its schema ({problem})") from None
+        what = str(problem).partition("\n")[0]
+        raise UserError(f"the ledger holds metrics that do not fit its schema ({what})") from None
     return rows.with_columns(*columns)
 
 

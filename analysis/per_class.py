@@ -165,7 +165,9 @@ def _by_rank(
     }
     frames = []
     for arm, score_CK in scores.items():
-        own, pair = mean_interval(score_CK), mean_interval(score_CK - scores[study.reference])
+        with np.errstate(invalid="ignore"):  # infinite in both
+            difference_CK = score_CK - scores[study.reference]
+        own, pair = mean_interval(score_CK), mean_interval(difference_CK)
         frames.append(
             pl.DataFrame(
                 {

@@ -105,7 +105,9 @@ class Remote:
             path, (key, tag) = folder / name, wanted[name]
             if tags.get(name) != tag or not path.exists():
                 path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(bytes(obstore.get(self.client, key).bytes()))
+                beside = path.with_name(f".{path.name}.part")
+                beside.write_bytes(bytes(obstore.get(self.client, key).bytes()))
+                beside.replace(path)  # whoever reads the old one, reads on
 
         (folder / "ledger").mkdir(exist_ok=True)
         with ThreadPoolExecutor(READERS) as threads:

@@ -186,7 +186,9 @@ def decoded(stored: pl.Series) -> list[Values | None]:
     searched = stored.filter(stored.list.len() > 0).explode().struct
     # All at once: the decoder's call costs more than what it decodes.
     values = json.loads("[" + ",".join(searched.field("value").to_list()) + "]")
-    items = zip(searched.field("name").to_list(), values, strict=True)
+    names = searched.field("name").to_list()
+    assert len(names) == len(values), "a parameter of the ledger is no JSON value"
+    items = zip(names, values, strict=True)
     return [None if n is None else dict(itertools.islice(items, n)) for n in stored.list.len().to_list()]
 
 

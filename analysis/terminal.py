@@ -76,7 +76,7 @@ def _drawn(table: Table, columns: list[int], console: Console) -> Segments | Non
     words = (word for row in rows for word in row[-1].split())
     if not all(_plain(text) for row in [names, *rows] for text in row):
         return None
-    if widths[-1] > room and (len(columns) < 2 or max(map(len, [names[-1], *words])) > room):
+    if room < 1 or (widths[-1] > room and (len(columns) < 2 or max(map(len, [names[-1], *words])) > room)):
         return None
     widths[-1] = min(widths[-1], room)
     blank = Segment(" " * (sum(widths) + 3 * len(widths) + 1) + "\n")

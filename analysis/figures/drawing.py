@@ -60,7 +60,10 @@ def save(drawing: Drawing, folder: Path, kinds: Sequence[str] = ("svg", "pdf")) 
     with styled():
         settle(drawing.figure)
         for path, kind in zip(paths, kinds, strict=True):
-            drawing.figure.savefig(path, dpi=150 if kind == "png" else "figure", metadata=dict(UNDATED[kind]))
+            buffer = io.BytesIO()  # what cannot be written is then one error, not one of matplotlib's writers
+            dpi = 150 if kind == "png" else "figure"
+            drawing.figure.savefig(buffer, format=kind, dpi=dpi, metadata=dict(UNDATED[kind]))
+            path.write_bytes(buffer.getvalue())
     return paths
 
 

@@ -93,6 +93,26 @@ def test_a_flipped_bit_anywhere_is_found_with_its_line(new_ledger: Begin) -> Non
             read_ledger(writer.study)
 
 
+@pytest.mark.parametrize("size", [1, 300, 1 << 25])
+def test_of_several_bad_lines_the_first_is_named(
+    new_ledger: Begin, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    """Also where one is too short for a checksum, which is found out sooner than a wrong one."""
+    writer = new_ledger()
+    writer.open()
+    for _ in range(20):
+        writer.add("stopping")
+    lines = writer.file.read_bytes().splitlines(keepends=True)
+    monkeypatch.setattr(ledger, "_PART", size)
+    monkeypatch.setattr(ledger, "_CHUNK", size)
+    wrong = lines[8].replace(b"stopping", b"stopped!")
+    for bad, first in (({8: wrong, 9: b"\n"}, 9), ({7: b"{}\n", 8: wrong}, 8), ({3: b"\n" * 999}, 4)):
+        damaged = [bad.get(number, line) for number, line in enumerate(lines)]
+        writer.file.write_bytes(b"".join(damaged))
+        with pytest.raises(UserError, match=rf"events\.ndjson:{first}: a bad line"):
+            read_ledger(writer.study)
+
+
 def test_metrics_of_another_kind_are_named(new_ledger: Begin) -> None:
     writer = new_ledger()
     writer.raw(writer.sealed({"v": 1, "seq": 0, "event": "epoch", "metrics": [{"value": 0.5}]}) + "\n")

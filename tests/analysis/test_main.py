@@ -55,6 +55,22 @@ def test_the_same_ledger_gives_the_same_files(new_ledger: Begin, whole_study: An
     assert first == second
 
 
+def test_every_file_of_a_folder_with_an_odd_name_lies_in_it(
+    new_ledger: Begin, whole_study: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Shells leave ``--storage=~/results`` as it is, and so do we; polars alone would not."""
+    writer = new_ledger()
+    whole_study(writer)
+    monkeypatch.chdir(tmp_path)
+    for name in ("~", "file:x"):
+        folder = tmp_path / name / "sar-ablation"
+        (folder / "ledger").mkdir(parents=True)
+        (folder / "ledger" / writer.file.name).write_bytes(writer.file.read_bytes())
+        assert main(["sar-ablation", "--storage", name]) == 0
+        written = {path.name for path in (folder / "report").iterdir()}
+        assert {"table.csv", "trials.csv", "search.csv", "winners.csv", "table.md", "report.html"} <= written
+
+
 def test_without_a_name_the_study_that_changed_last(
     new_ledger: Begin, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

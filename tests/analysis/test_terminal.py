@@ -70,3 +70,9 @@ def test_tables_look_as_rich_draws_them(monkeypatch: pytest.MonkeyPatch, width: 
     plain = [re.sub("\x1b\\[[0-9;]*m", "", text) for text in shown]
     assert plain[0] == plain[1]
     assert ("\x1b[1;32mbetter" in shown[0]) == colours
+
+
+def test_a_last_column_without_room() -> None:
+    stream = io.StringIO()
+    print_table(Table("t", ["first", ""], [["row", " "]]), Console(width=12, file=stream))
+    assert "row" in stream.getvalue()
