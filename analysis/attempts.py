@@ -13,13 +13,11 @@ ATTEMPTS = "attempts.ndjson"
 
 def read_attempts(study: Path, trials: Iterable[str]) -> list[dict[str, Any]]:
     """Return the attempts of some trials; lines cut short are skipped, trials without the file have none."""
-    folder = study / "trials"
-    there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    return [entry for trial in trials if trial in there for entry in _attempts(folder / trial / ATTEMPTS)]
+    return [entry for trial in trials for entry in _attempts(study / "trials" / trial / ATTEMPTS)]
 
 
 def _attempts(path: Path) -> list[dict[str, Any]]:
-    """Return the attempts that a trial recorded."""
+    """Return the attempts that a trial recorded; none without the file."""
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except FileNotFoundError:

@@ -38,8 +38,7 @@ def read_geometry(study: Path, trial_id: str, names: Collection[str] | None = No
     Raises:
         UserError: The file is damaged.
     """
-    trial = study / "trials" / trial_id
-    files = [*trial.glob("attempt-*/geometry.npz")] if trial.is_dir() else []
+    files = [*(study / "trials" / trial_id).glob("attempt-*/geometry.npz")]
     if not files:
         return None
     return read_arrays(max(files, key=_attempt), names)

@@ -183,9 +183,9 @@ def _read_file(file: LedgerFile) -> tuple[pl.DataFrame, bool]:
 def _file_bytes(path: Path) -> mmap.mmap | bytes:
     """Return what a file holds now.
 
-    A large one is mapped, which saves a third of the time of reading: sarx never changes or shortens what was
-    written (whoever writes another file over it while a report is made ends that process, as with polars' own
-    scan). A map keeps the file open, and of small ones there may be thousands.
+    A large one is mapped, which saves copying it: sarx never changes or shortens what was written (whoever
+    writes another file over it while a report is made ends that process, as with polars' own scan). A map
+    keeps the file open, and of small ones there may be thousands.
     """
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size  # a driver may be writing

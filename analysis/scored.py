@@ -69,15 +69,14 @@ def course_table(study: Study, searched: pl.DataFrame, scored: pl.DataFrame) -> 
         return None
     counts = [2**i for i in range(study.trials_per_arm.bit_length()) if 2**i < study.trials_per_arm]
     counts.append(study.trials_per_arm)
+    best = pl.Expr.max if study.mode == "max" else pl.Expr.min
     found: dict[tuple[str, str, int], float] = {}
     decided = ~pl.col("state").is_in(["running", "waiting"])
     known = searched.group_by(ROW).agg(
         ((pl.col("index") < count) & decided).sum().alias(str(count)) for count in counts
     )
     so_far = scored.group_by(SEARCH, maintain_order=True).agg(
-        (values.max() if study.mode == "max" else values.min()).alias(str(count))
-        for count in counts
-        for values in [pl.col("value").filter(pl.col("index") < count)]
+        best(pl.col("value").filter(pl.col("index") < count)).alias(str(count)) for count in counts
     )
     means = so_far.group_by(ROW).agg(pl.exclude(SEARCH).mean())
     decided_of = {(level, arm): numbers for level, arm, *numbers in known.iter_rows()}

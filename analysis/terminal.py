@@ -114,8 +114,8 @@ def _rich_table(table: Table, columns: list[int]) -> RichTable:
     for column in columns:
         result.add_column(Text(table.columns[column]), no_wrap=column == 0, overflow="fold")
     for number, row in enumerate(table.rows):
-        cells = ((row[column], _style(row[column], (number, column) in table.bold)) for column in columns)
-        result.add_row(*(Text(text, style=style) for text, style in cells))
+        styles = [_style(row[column], (number, column) in table.bold) for column in columns]
+        result.add_row(*(Text(row[column], style) for column, style in zip(columns, styles, strict=True)))
     return result
 
 
