@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+STOPPED = "stopped; the same command continues from the last checkpoint"
+
 
 def parser() -> argparse.ArgumentParser:
     """Return the command line."""
@@ -46,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_intermixed_args(arguments)
     from sarx.config.errors import exit_code
 
-    return exit_code(lambda: run(options), "stopped; the same command continues from the last checkpoint")
+    return exit_code(lambda: run(options), STOPPED)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -69,7 +71,7 @@ def run(options: argparse.Namespace) -> int:
         return single.train_once(config, root, resources.cpus_per_worker, recorded)
     from sarx.cluster.single import train_together
 
-    return train_together(config, root, resources, options.address, recorded)
+    train_together(config, root, resources, options.address, recorded, STOPPED)
 
 
 if __name__ == "__main__":

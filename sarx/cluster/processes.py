@@ -95,7 +95,14 @@ def end(
 
 
 def end_descendants() -> None:
-    """Kill what this process started, directly or not: the local Ray, when the driver leaves at once."""
+    """Kill what this process started, directly or not: the local Ray, when the driver leaves at once.
+
+    Nothing that is printed from here on is seen: threads of Ray would report the deaths. This does not flush,
+    for it is called in signal handlers, which may have interrupted a print.
+    """
+    silence = os.open(os.devnull, os.O_WRONLY)
+    for stream in (1, 2):
+        os.dup2(silence, stream)
     for entry in family(os.getpid()):
         if entry["pid"] != os.getpid() and alive(entry):
             with contextlib.suppress(ProcessLookupError):

@@ -94,11 +94,12 @@ class Session:
         """Return whether the workers are there."""
         return bool(ray.get(self.mailbox.complete.remote()))
 
-    def end(self) -> None:
-        """Let the workers leave, and wait for it."""
+    def end(self) -> bool:
+        """Let the workers leave, and wait for it; return whether the run is over."""
         ray.get(self.mailbox.end.remote())
         self._thread.join(END_S)
         ray.kill(self.mailbox)
+        return not self._thread.is_alive()
 
     def _fit(self, run: TorchTrainer) -> None:
         try:

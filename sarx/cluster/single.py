@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
+import sys
 import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NoReturn
 
-from sarx.cluster.driver import aside
+from sarx.cluster.driver import SIGNALS, aside
+from sarx.cluster.processes import end_descendants
 from sarx.cluster.resources import check_local, check_reachable, connect, prepare_environment
-from sarx.config.errors import UserError
+from sarx.config.errors import UserError, exit_code
 from sarx.config.schema import TrainConfig, as_dict
 from sarx.search.claims import Segment
 from sarx.study.ledger_schema import CONFIRM, SEARCH
@@ -31,9 +34,18 @@ RESTARTS = 3
 
 
 def train_together(
-    config: TrainConfig, root: Path, resources: Resources, address: str | None, recorded: Recorded | None
-) -> int:
+    config: TrainConfig,
+    root: Path,
+    resources: Resources,
+    address: str | None,
+    recorded: Recorded | None,
+    stopped: str,
+) -> NoReturn:
     """Train on the workers of a cluster, or of this machine; print each epoch; the same call continues.
+
+    It ends this process, with the exit code of ``exit_code``, and all that Ray started for it. After Ctrl-C
+    or a failure nothing is waited for: what is on disk counts. Nor could Ray be shut down then: where a
+    thread is inside of ``ray.get``, as that of a session, Ray 2.60 may end the process with exit code 1.
 
     Args:
         config: What to train.
@@ -41,12 +53,10 @@ def train_together(
         resources: The workers.
         address: Cluster to join; None: RAY_ADDRESS, else a local one.
         recorded: The trial of a study to compare with.
-
-    Returns:
-        1 if it diverged, else 0.
+        stopped: What to say after Ctrl-C.
 
     Raises:
-        UserError: For workers that fit nowhere, or a training that failed.
+        UserError: For workers that fit nowhere, before anything starts.
     """
     check_training(config.training, resources)
     target = address or os.environ.get("RAY_ADDRESS")
@@ -57,21 +67,32 @@ def train_together(
     folder = open_folder(root, SINGLE)
     name = announce(config, folder, resources.cpus_per_worker, resources.num_workers, recorded)
     print(f"starting {resources.num_workers} workers through Ray", flush=True)
-    prepare_environment()
-    aside(partial(connect, address, resources))
-    import ray
-
-    from sarx.cluster.segment_run import start_training
-    from sarx.cluster.session import Session
-
     scratch = folder.root / f".train-{os.getpid()}"
-    session = Session(resources, start_training, scratch)
+
+    def run() -> int:
+        prepare_environment()
+        aside(partial(connect, address, resources))
+        import ray
+
+        from sarx.cluster.segment_run import start_training
+        from sarx.cluster.session import Session
+
+        session = Session(resources, start_training, scratch)
+        code = follow(results(session, config, folder, name, resources), config, folder, name, recorded)
+        if session.end():
+            ray.shutdown()
+        return code
+
     try:
-        return follow(results(session, config, folder, name, resources), config, folder, name, recorded)
+        code = exit_code(run, stopped)
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        end_descendants()
     finally:
-        session.end()
-        ray.shutdown()
         shutil.rmtree(scratch, ignore_errors=True)
+    os._exit(code)
 
 
 def results(
@@ -87,7 +108,8 @@ def results(
 
     known = [int(path.name.partition("-")[2]) for path in folder.trial(name).glob("attempt-*")]
     epoch, epochs = 0, config.training.epochs
-    for attempt in range(max(known, default=0) + 1, max(known, default=0) + 2 + RESTARTS):
+    first = max(known, default=0) + 1
+    for attempt in range(first, first + RESTARTS + 1):
         phase = CONFIRM if config.role == "confirm" else SEARCH
         segment = Segment(name, attempt, phase, as_dict(config), "train", 0, epochs, start=epoch)
         session.post(encode_work(segment, folder.root, resources))
@@ -114,5 +136,6 @@ def results(
         _, reason = failure.classify(log, attempt, ())
         if not failure.lost:
             raise UserError(f"the training failed: {reason}", where=str(log))
-        print(f"attempt {attempt}: {reason}; it goes on from its last checkpoint", flush=True)
+        onward = "; it goes on from its last checkpoint" if attempt < first + RESTARTS else ""
+        print(f"attempt {attempt}: {reason}{onward}", flush=True)
     raise UserError(f"workers were lost {RESTARTS + 1} times", where=str(folder.trial(name)))

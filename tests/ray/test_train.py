@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from sarx.cluster.processes import alive, family
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 OPTIONS = [
@@ -52,6 +57,14 @@ def until(process: subprocess.Popen[str], text: str) -> Iterator[str]:
     raise AssertionError(f"{text!r} never came: {process.stderr.read() if process.stderr else ''}")
 
 
+def left_of(started: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the processes that still run 10 s after they were killed."""
+    deadline = time.monotonic() + 10
+    while (left := [entry for entry in started if alive(entry)]) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return left
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_killed_worker_and_ctrl_c_cost_the_epochs_since_the_last_checkpoint(tmp_path: Path) -> None:
@@ -63,11 +76,14 @@ def test_a_killed_worker_and_ctrl_c_cost_the_epochs_since_the_last_checkpoint(tm
     more = "".join(until(process, "it goes on from its last checkpoint"))
     assert f"attempt 1: rank 1 (pid {pid}): its worker process died" in more
     more += "".join(until(process, "epoch 6/"))
+    started = family(process.pid)
     process.send_signal(signal.SIGINT)
     rest, errors = process.communicate(timeout=100)
     assert process.returncode == 130, errors
     assert "the same command continues from the last checkpoint" in errors
     assert "Traceback" not in errors
+    assert "raylet" not in output + more + rest, "Ray's own words about the lost worker"
+    assert not left_of(started)
     before = epochs(output + more + rest)
     assert set(range(1, 7)) <= before.keys()
     again = start(tmp_path)
@@ -78,6 +94,44 @@ def test_a_killed_worker_and_ctrl_c_cost_the_epochs_since_the_last_checkpoint(tm
     assert max(after) == 10
     assert all(after[number] == before[number] for number in after.keys() & before.keys())
     assert sorted(path.name for path in log.parent.glob("attempt-*"))[:2] == ["attempt-1", "attempt-2"]
+    assert not list(tmp_path.glob("train/.train-*"))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("wait_s", [0, 3, 8])
+def test_ctrl_c_is_heard_while_the_workers_start(wait_s: int, tmp_path: Path) -> None:
+    process = start(tmp_path)
+    "".join(until(process, "starting 2 workers through Ray"))
+    time.sleep(wait_s)
+    started = family(process.pid)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=100)
+    assert process.returncode == 130, errors
+    assert "the same command continues from the last checkpoint" in errors
+    assert "Traceback" not in errors
+    assert not left_of(started)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_workers_that_are_lost_again_and_again_end_the_training_with_one_message(tmp_path: Path) -> None:
+    process = start(tmp_path, "training.steps=200", "training.eval_every=100")
+    killed = list[str]()
+    while process.poll() is None:
+        for log in tmp_path.glob("train/trials/*/log-rank1.txt"):
+            begun = re.findall(r"attempt \d+ \(pid (\d+), node", log.read_text())
+            if begun and begun[-1] not in killed:
+                killed.append(begun[-1])
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(int(begun[-1]), signal.SIGKILL)
+        time.sleep(0.2)
+    output, errors = process.communicate()
+    assert process.returncode == 2, errors
+    assert "workers were lost 4 times" in errors
+    assert "Traceback" not in errors
+    assert output.count("its worker process died") == len(killed) == 4
+    assert output.count("it goes on from its last checkpoint") == 3
 
 
 @pytest.mark.parametrize(
