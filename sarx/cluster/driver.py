@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+PATIENCE_S = 5.0
+"""Seconds after which a process leaves that cannot say so: a pipe may be full that nobody reads."""
 HOST_BYTES = 2**30
 """Memory of the host of a session, with Train's controller and the mailbox."""
 
@@ -214,12 +216,20 @@ class Leaving:
             self.ledger.close()
         except (OSError, UserError):  # full, taken over, or a signal came in the middle of another event
             goodbye = [*goodbye, "the ledger has no event of this stop; it needs none"]
+        patience = threading.Timer(PATIENCE_S, leave, [code])
+        patience.daemon = True
+        patience.start()
         if self.monitor is not None:
             self.monitor.close()
         with contextlib.suppress(OSError):  # nobody listens; not print, which may be what was interrupted
             os.write(stream, ("\n".join(goodbye) + "\n").encode())
-        end_descendants()
-        os._exit(code)
+        leave(code)
+
+
+def leave(code: int) -> NoReturn:
+    """End this process and what it started."""
+    end_descendants()
+    os._exit(code)
 
 
 @contextlib.contextmanager

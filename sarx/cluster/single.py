@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import signal
-import sys
 import time
-from collections.abc import Iterator
+import traceback
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
+from types import FrameType, SimpleNamespace
 from typing import Any, NoReturn
 
 from sarx.cluster.driver import SIGNALS, aside
@@ -43,9 +44,7 @@ def train_together(
 ) -> NoReturn:
     """Train on the workers of a cluster, or of this machine; print each epoch; the same call continues.
 
-    It ends this process, with the exit code of ``exit_code``, and all that Ray started for it. After Ctrl-C
-    or a failure nothing is waited for: what is on disk counts. Nor could Ray be shut down then: where a
-    thread is inside of ``ray.get``, as that of a session, Ray 2.60 may end the process with exit code 1.
+    It ends this process. Unless all went well nothing is waited for: what is on disk counts.
 
     Args:
         config: What to train.
@@ -74,25 +73,57 @@ def train_together(
         aside(partial(connect, address, resources))
         import ray
 
+        from sarx.cluster.failures import shortened
         from sarx.cluster.segment_run import start_training
         from sarx.cluster.session import Session
 
-        session = Session(resources, start_training, scratch)
-        code = follow(results(session, config, folder, name, resources), config, folder, name, recorded)
-        if session.end():
-            ray.shutdown()
+        try:
+            session = Session(resources, start_training, scratch)
+            code = follow(results(session, config, folder, name, resources), config, folder, name, recorded)
+        except ray.exceptions.RayError as error:
+            raise UserError(f"the cluster was lost: {shortened(str(error))}", where="resources") from error
+        print(end="", flush=True)  # ``os._exit`` does not flush
+        with contextlib.suppress(ray.exceptions.RayError):
+            if session.end():
+                ray.shutdown()
         return code
 
+    end_with(run, stopped, scratch)
+
+
+def end_with(run: Callable[[], int], stopped: str, scratch: Path) -> NoReturn:
+    """Run something that uses Ray, and end this process with all that Ray started for it.
+
+    The exit code is that of ``exit_code``, 143 after SIGTERM, or 1 for an error of ours. Ray is not shut down
+    here: while a thread, as that of a session, is still inside of ``ray.get``, Ray 2.60 may end the process
+    with exit code 1 and without a word. For the same reason the interpreter does not end in its usual way.
+
+    Args:
+        run: What to run; it returns the exit code.
+        stopped: What to say after Ctrl-C or SIGTERM.
+        scratch: Folder to remove.
+    """
+    received: list[int] = []
+
+    def stop(number: int, frame: FrameType | None) -> NoReturn:
+        received.append(number)
+        raise KeyboardInterrupt
+
+    for number in SIGNALS:
+        signal.signal(number, stop)
     try:
         code = exit_code(run, stopped)
-        for number in SIGNALS:
-            signal.signal(number, signal.SIG_IGN)
-        sys.stdout.flush()
-        sys.stderr.flush()
-        end_descendants()
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-    os._exit(code)
+    except KeyboardInterrupt:  # while it said that it stops
+        code = 130
+    except BaseException:  # noqa: BLE001  a traceback as ever, and the same end
+        code = 1
+        with contextlib.suppress(OSError):
+            traceback.print_exc()
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    end_descendants()
+    shutil.rmtree(scratch, ignore_errors=True)
+    os._exit(128 + received[0] if code == 130 and received else code)
 
 
 def results(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import sys
 from collections.abc import Callable, Iterable
@@ -52,8 +53,9 @@ def exit_code(run: Callable[[], int], stopped: str) -> int:
     try:
         return run()
     except UserError as error:
-        print("error: " + " ".join(str(error).splitlines()), file=sys.stderr)
-        return 2
+        code, message = 2, "error: " + " ".join(str(error).splitlines())
     except KeyboardInterrupt:
-        print(f"\n{stopped}", file=sys.stderr)
-        return 130
+        code, message = 130, f"\n{stopped}"
+    with contextlib.suppress(BrokenPipeError):  # the same Ctrl-C has ended who reads it, as in ``2>&1 | tee``
+        print(message, file=sys.stderr)
+    return code

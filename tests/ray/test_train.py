@@ -65,6 +65,11 @@ def left_of(started: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return left
 
 
+def command_of(entry: dict[str, Any]) -> str:
+    """Return what a process calls itself."""
+    return Path(f"/proc/{entry['pid']}/cmdline").read_text()
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_killed_worker_and_ctrl_c_cost_the_epochs_since_the_last_checkpoint(tmp_path: Path) -> None:
@@ -99,15 +104,19 @@ def test_a_killed_worker_and_ctrl_c_cost_the_epochs_since_the_last_checkpoint(tm
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("wait_s", [0, 3, 8])
-def test_ctrl_c_is_heard_while_the_workers_start(wait_s: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("wait_s", "number", "code"), [(0, signal.SIGINT, 130), (3, signal.SIGTERM, 143), (8, signal.SIGINT, 130)]
+)
+def test_signals_are_heard_while_the_workers_start(
+    wait_s: int, number: signal.Signals, code: int, tmp_path: Path
+) -> None:
     process = start(tmp_path)
     "".join(until(process, "starting 2 workers through Ray"))
     time.sleep(wait_s)
     started = family(process.pid)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, errors = process.communicate(timeout=100)
-    assert process.returncode == 130, errors
+    assert process.returncode == code, errors
     assert "the same command continues from the last checkpoint" in errors
     assert "Traceback" not in errors
     assert not left_of(started)
@@ -132,6 +141,21 @@ def test_workers_that_are_lost_again_and_again_end_the_training_with_one_message
     assert "Traceback" not in errors
     assert output.count("its worker process died") == len(killed) == 4
     assert output.count("it goes on from its last checkpoint") == 3
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_process_of_ray_that_dies_ends_the_training_with_one_message(tmp_path: Path) -> None:
+    process = start(tmp_path)
+    "".join(until(process, "epoch 3/"))
+    started = family(process.pid)
+    (mailbox,) = (entry for entry in started if command_of(entry).startswith("ray::Mailbox"))
+    os.kill(mailbox["pid"], signal.SIGKILL)
+    _, errors = process.communicate(timeout=100)
+    assert process.returncode == 2, errors
+    assert errors.startswith("error: resources: the cluster was lost: ")
+    assert errors.count("\n") == 1
+    assert not left_of(started)
 
 
 @pytest.mark.parametrize(
