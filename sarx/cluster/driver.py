@@ -264,7 +264,11 @@ def aside(call: Callable[[], T]) -> T:
         threading.Event().wait()
 
     threading.Thread(target=work, name="aside", daemon=True).start()
-    return answer.result()
+    try:
+        return answer.result()
+    finally:
+        for number in SIGNALS:  # once more, over Ray's own in C++, which would print a stack
+            signal.signal(number, signal.getsignal(number))
 
 
 def same_command() -> str:

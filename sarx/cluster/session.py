@@ -18,6 +18,7 @@ import ray
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.backend import Backend
 from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from sarx.cluster.mailbox import Mailbox
@@ -49,6 +50,18 @@ class RanksFormTheGroup(TorchConfig):
     def backend_cls(self) -> type[Backend]:
         """Return the backend that does nothing."""
         return NoGroup
+
+
+class Run(TorchTrainer):
+    """A Train run without Ray's cleaner of placement groups (2.60), for which there is no option.
+
+    That is a detached actor of 200 MB on the head, which stays there for good when the driver is ended, as by
+    Ctrl-C. What it is for, sarx.cluster.orphans does, also without the dashboard.
+    """
+
+    def _create_default_callbacks(self) -> list[Any]:
+        callbacks: list[Any] = super()._create_default_callbacks()  # type: ignore[misc]
+        return [one for one in callbacks if not isinstance(one, PlacementGroupCleanerCallback)]
 
 
 class Session:
@@ -101,14 +114,14 @@ class Session:
         ray.kill(self.mailbox)
         return not self._thread.is_alive()
 
-    def _fit(self, run: TorchTrainer) -> None:
+    def _fit(self, run: Run) -> None:
         try:
             run.fit()
         except Exception as error:  # noqa: BLE001  ``take`` tells it
             self.error = error
 
 
-def trainer(resources: Resources, options: dict[str, Any], scratch: Path) -> TorchTrainer:
+def trainer(resources: Resources, options: dict[str, Any], scratch: Path) -> Run:
     """Return the Train run of a session."""
     fewest, most = resources.fewest_workers, resources.num_workers
     scaling = ScalingConfig(
@@ -117,7 +130,7 @@ def trainer(resources: Resources, options: dict[str, Any], scratch: Path) -> Tor
         resources_per_worker=needs_of(resources),
         placement_strategy=resources.placement.upper(),
     )
-    return TorchTrainer(
+    return Run(
         serve,
         train_loop_config=options,
         torch_config=RanksFormTheGroup(),
