@@ -1,8 +1,9 @@
 """Frees the places that a lost session still holds.
 
 Ray 2.60 keeps a placement group that an actor made until the actor *and* the job are over. Ray Train has a
-cleaner for groups whose controller died, but it asks the dashboard, which need not run, and it is not told of
-a group that a controller makes on a node that was cut off, taken for dead, and is there again for a moment.
+cleaner for groups whose controller died, but it asks the dashboard, which need not run, is not told of a
+group that a controller makes on a node that was cut off, taken for dead, and is there again for a moment, and
+may itself stay for good: sessions do without it.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ ENVIRONMENT = {
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # each failure is one line of ours
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_enable_metrics_collection": "0",  # its port listens on every address and asks for no token
-    "RAY_DEDUP_LOGS_SKIP_REGEX": "A worker died or was killed",  # a thousand characters; one line of ours
+    "RAY_DEDUP_LOGS_SKIP_REGEX": "A worker died or was killed",  # a thousand characters beside our line
     "RAY_AIR_NEW_OUTPUT": "0",  # Tune's own progress would name its scratch folder as the results
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }

@@ -55,8 +55,8 @@ class RanksFormTheGroup(TorchConfig):
 class Run(TorchTrainer):
     """A Train run without Ray's cleaner of placement groups (2.60), for which there is no option.
 
-    That is a detached actor of 200 MB on the head, which stays there for good when the driver is ended, as by
-    Ctrl-C. What it is for, sarx.cluster.orphans does, also without the dashboard.
+    That is a detached actor of 200 MB on the head, which may stay there for good when the driver is ended, as
+    by Ctrl-C. What it is for, sarx.cluster.orphans does, also without the dashboard.
     """
 
     def _create_default_callbacks(self) -> list[Any]:
